@@ -1,0 +1,66 @@
+"""Sagas on DBOS: durable workflows whose completed steps are undone when they fail."""
+
+from steps import _step
+
+from . import _running
+from ._client import SagaClient
+from ._context import CurrentSaga, add_compensation, current
+from ._errors import (
+    CompensationFailedError,
+    Failure,
+    NotUndone,
+    PivotPassedError,
+    SagaCancelledError,
+    SagaConflictError,
+    SagaDefinitionError,
+    SagaError,
+    SagaFailedError,
+    SagaNotFoundError,
+    SagaOutcomeError,
+    SagaParkedError,
+    SagaTerminatedError,
+    SagaTimeoutError,
+    SagaUsageError,
+    StepRef,
+)
+from ._handle import SagaHandle
+from ._history import SagaState, StepRecord
+from ._launch import Launched, launch, shutdown
+from ._saga import Saga, Starter, saga
+from ._status import SagaStatus, StepStatus
+
+_step.set_foreign_thread_guard(_running.refuse_thread_of_a_saga)
+
+__all__ = [
+    "CompensationFailedError",
+    "CurrentSaga",
+    "Failure",
+    "Launched",
+    "NotUndone",
+    "PivotPassedError",
+    "Saga",
+    "SagaCancelledError",
+    "SagaClient",
+    "SagaConflictError",
+    "SagaDefinitionError",
+    "SagaError",
+    "SagaFailedError",
+    "SagaHandle",
+    "SagaNotFoundError",
+    "SagaOutcomeError",
+    "SagaParkedError",
+    "SagaState",
+    "SagaStatus",
+    "SagaTerminatedError",
+    "SagaTimeoutError",
+    "SagaUsageError",
+    "Starter",
+    "StepRecord",
+    "StepRef",
+    "StepStatus",
+    "add_compensation",
+    "current",
+    "launch",
+    "saga",
+    "shutdown",
+]

@@ -1,0 +1,238 @@
+"""Where the configuration comes from, and what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+import yaml
+
+from ._errors import SagaUsageError
+
+DEFAULT_FILE = "dbos-config.yaml"
+DATABASE_VARIABLE = "DBOS_SYSTEM_DATABASE_URL"
+DEFAULT_NAME = "sagas"
+
+Config = Mapping[str, Any] | str | os.PathLike[str] | None
+
+_SECTIONS: dict[str, dict[str, str]] = {
+    "database": {
+        "sys_db_pool_size": "sys_db_pool_size",
+        "sys_db_polling_concurrency": "sys_db_polling_concurrency",
+        "db_engine_kwargs": "db_engine_kwargs",
+        "sys_db_engine_kwargs": "db_engine_kwargs",
+        "sys_db_idle_transaction_timeout_sec": "sys_db_idle_transaction_timeout_sec",
+        "migrate": "",
+    },
+    "runtimeConfig": {
+        "start": "",
+        "setup": "",
+        "max_executor_threads": "max_executor_threads",
+        "notification_listener_polling_interval_sec": "notification_listener_polling_interval_sec",
+        "notification_coalesce_sec": "notification_coalesce_sec",
+        "observability_query_timeout_sec": "observability_query_timeout_sec",
+        "scheduler_polling_interval_sec": "scheduler_polling_interval_sec",
+        "kafka_queue_polling_interval_sec": "kafka_queue_polling_interval_sec",
+        "auto_upgrade_interval_sec": "auto_upgrade_interval_sec",
+        "auto_upgrade_grace_sec": "auto_upgrade_grace_sec",
+    },
+}
+"""Keys of DBOS's file by section; to a key of `DBOSConfig`, or '' for what DBOS's CLI uses."""
+
+_TOP = ("name", "system_database_url", "dbos_system_schema", "use_listen_notify", "run_migrations")
+_ALSO_TOP = ("application_version", "executor_id")
+_TELEMETRY = ("telemetry", "language", "sharding", "system_database_engine", "$schema")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SagaUsageError(f"The configuration {str(path)!r} cannot be read: {error}.") from error
+    # As DBOS does: a variable that is not set is empty.
+    text = re.sub(r"\$\{([^}]+)\}", lambda m: os.environ.get(m[1], ""), text)
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SagaUsageError(f"The configuration {str(path)!r} is no YAML: {error}.") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise SagaUsageError(
+            f"The configuration {str(path)!r} must be a mapping of keys to values, not "
+            f"{type(data).__name__}."
+        )
+    return data
+
+
+def _translate(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    for key, value in data.items():
+        if key in _TOP or key in _ALSO_TOP:
+            if value not in (None, ""):
+                config[key] = value
+        elif key in _SECTIONS:
+            config |= _translate_section(key, value, where)
+        elif key == "telemetry":
+            config |= _translate_telemetry(value or {}, where)
+        elif key not in _TELEMETRY:
+            known = ", ".join(sorted((*_TOP, *_ALSO_TOP, *_SECTIONS, "telemetry")))
+            raise SagaUsageError(f"Unknown key {key!r} in {where}. Known keys: {known}.")
+    return config
+
+
+def _translate_section(section: str, values: Any, where: str) -> dict[str, Any]:
+    if not isinstance(values or {}, Mapping):
+        raise SagaUsageError(f"{section!r} in {where} must be a mapping, not {values!r}.")
+    config = {}
+    for key, value in (values or {}).items():
+        target = _SECTIONS[section].get(key)
+        if target is None:
+            known = ", ".join(sorted(_SECTIONS[section]))
+            raise SagaUsageError(
+                f"Unknown key {key!r} in section {section!r} of {where}. Known keys: {known}."
+            )
+        if target and value is not None:
+            config[target] = value
+    return config
+
+
+def _translate_telemetry(telemetry: Any, where: str) -> dict[str, Any]:
+    if not isinstance(telemetry, Mapping):
+        raise SagaUsageError(f"'telemetry' in {where} must be a mapping, not {telemetry!r}.")
+    config: dict[str, Any] = {}
+    logs = telemetry.get("logs") or {}
+    exporter = telemetry.get("OTLPExporter") or {}
+    for source, key, target in (
+        (logs, "logLevel", "log_level"),
+        (logs, "consoleLogLevel", "console_log_level"),
+        (logs, "otlpLogLevel", "otlp_log_level"),
+        (exporter, "logsEndpoint", "otlp_logs_endpoints"),
+        (exporter, "tracesEndpoint", "otlp_traces_endpoints"),
+        (telemetry, "otlp_attributes", "otlp_attributes"),
+        (telemetry, "otel_attribute_format", "otel_attribute_format"),
+    ):
+        value = source.get(key)
+        if value is not None:
+            one = target.endswith("endpoints") and isinstance(value, str)
+            config[target] = [value] if one else value
+    if "disable_otlp" in telemetry:
+        config["enable_otlp"] = not telemetry["disable_otlp"]
+    return config
+
+
+def load(config: Config = None, *, name: str | None = None) -> dict[str, Any]:
+    """
+    The configuration for DBOS.
+
+    Args:
+        config: A `DBOSConfig`, or the path of a file; None: `dbos-config.yaml` in the current
+            folder, if there is one.
+        name: The application's name; it wins over the configuration's.
+
+    Returns:
+        A `DBOSConfig`. `DBOS_SYSTEM_DATABASE_URL` wins over its database; without either it is a
+        SQLite file with the application's name.
+
+    Raises:
+        SagaUsageError: It cannot be read, or makes no sense.
+    """
+    if isinstance(config, Mapping):
+        result = dict(config)
+    elif config is not None:
+        result = _translate(_read(Path(config)), f"{os.fspath(config)!r}")
+    elif Path(DEFAULT_FILE).exists():
+        result = _translate(_read(Path(DEFAULT_FILE)), repr(DEFAULT_FILE))
+    else:
+        result = {}
+    if name is not None:
+        result["name"] = name
+    result.setdefault("name", DEFAULT_NAME)
+    _check_name(result["name"])
+    url = os.environ.get(DATABASE_VARIABLE) or result.get("system_database_url")
+    if result.get("system_database_engine") is None or url:
+        result["system_database_url"] = check_url(
+            url or f"sqlite:///{result['name'].replace('-', '_')}.sqlite"
+        )
+    return result
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9_-]{3,256}", name):
+        raise SagaUsageError(
+            f"The application's name must be 3 to 256 lower-case letters, digits, '-' or '_', "
+            f"not {name!r}."
+        )
+
+
+def check_url(url: Any) -> str:
+    """
+    `url`, if it names a database that DBOS can use.
+
+    Raises:
+        SagaUsageError: It does not.
+    """
+    shape = "Use postgresql://user:password@host:port/database or sqlite:///path."
+    if not isinstance(url, str):
+        raise SagaUsageError(f"The system database's URL must be text, not {url!r}. {shape}")
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError) as error:
+        raise SagaUsageError(f"This is no database URL: {url!r}. {shape}") from error
+    backend = parsed.get_backend_name()
+    if backend not in ("postgresql", "sqlite", "cockroachdb"):
+        raise SagaUsageError(f"DBOS stores sagas in PostgreSQL or SQLite, not {backend}. {shape}")
+    if backend != "sqlite" and not parsed.database:
+        raise SagaUsageError(f"The URL {safe(url)} names no database. {shape}")
+    if backend == "sqlite" and parsed.database and parsed.database != ":memory:":
+        folder = Path(parsed.database).absolute().parent
+        if not folder.is_dir():
+            raise SagaUsageError(
+                f"The SQLite file {parsed.database!r} cannot be made: its folder does not exist."
+            )
+    return url
+
+
+def safe(url: str) -> str:
+    """`url` without its password."""
+    return sa.make_url(url).render_as_string(hide_password=True)
+
+
+def check_reachable(url: str, timeout: float = 5.0) -> None:
+    """
+    See that the database answers.
+
+    Args:
+        url: A database URL.
+        timeout: Seconds to wait for PostgreSQL.
+
+    Raises:
+        SagaUsageError: It does not, or is something else.
+    """
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        arguments: dict[str, Any] = {}
+        statement = "SELECT count(*) FROM sqlite_master"
+    else:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        arguments = {} if "connect_timeout" in parsed.query else {"connect_timeout": int(timeout)}
+        statement = "SELECT 1"
+    engine = sa.create_engine(parsed, poolclass=sa.NullPool, connect_args=arguments)
+    try:
+        with engine.connect() as connection:
+            connection.execute(sa.text(statement))
+    except sa.exc.SQLAlchemyError as error:
+        cause = str(getattr(error, "orig", None) or error).strip()
+        if "does not exist" in cause and "database" in cause:
+            return  # DBOS makes it, where it may
+        raise SagaUsageError(
+            f"The system database {safe(url)} cannot be used: {cause}. See that it is running "
+            f"and that the URL is right ({DATABASE_VARIABLE}, or system_database_url in the "
+            f"configuration)."
+        ) from error
+    finally:
+        engine.dispose()

@@ -1,0 +1,25 @@
+"""
+Control flow that no saga's body may swallow.
+
+These are `BaseException`s. A body that catches them all the same gains nothing: the run remembers
+them, raises them again at its next step, and goes by them when the body has ended.
+"""
+
+from __future__ import annotations
+
+
+class TurnRound(BaseException):
+    """A replay has come to the point where the saga turned round."""
+
+
+class Fault(BaseException):
+    """
+    The machinery failed, not the saga: it is parked, nothing is undone.
+
+    Attributes:
+        reason: What happened and what to do.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

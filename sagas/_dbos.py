@@ -1,0 +1,275 @@
+"""
+DBOS, as sagas use it. The only file of this package that imports it.
+
+A claim about DBOS that this file relies on has a test in `tests/integration/test_dbos.py`.
+
+DBOS records most of its own calls as steps of the workflow they are made in. What this library
+asks for itself must not become part of a saga, so it asks from an empty context: `outside`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextvars import Context
+from typing import Any, Protocol, TypeVar, cast
+
+from dbos import (
+    DBOS,
+    DBOSClient,
+    DBOSConfig,
+    SetEnqueueOptions,
+    SetWorkflowAttributes,
+    SetWorkflowID,
+)
+from dbos import error as dbos_error
+
+from steps import _dbos as steps_dbos
+from steps._mode import BLOCKING, ON_LOOP, Mode
+
+T = TypeVar("T")
+
+LOST = (dbos_error.DBOSWorkflowCancelledError, dbos_error.DBOSWorkflowConflictIDError)
+"""Raised where an execution may record no more: cancelled, or superseded by another."""
+
+MISMATCH = (
+    dbos_error.DBOSUnexpectedStepError,
+    dbos_error.DBOSStepNondeterminismError,
+    dbos_error.DBOSPatchNondeterminismError,
+)
+"""Raised where a replay does not match the history."""
+
+AwaitedEnd = (
+    dbos_error.DBOSAwaitedWorkflowCancelledError,
+    dbos_error.DBOSAwaitedWorkflowMaxRecoveryAttemptsExceeded,
+)
+"""Raised to whoever waits for a workflow that DBOS cancelled or gave up."""
+
+CONFIG_KEYS = frozenset(DBOSConfig.__annotations__)
+"""What a `DBOSConfig` may hold."""
+
+InUse = dbos_error.DBOSWorkflowIDInUseError
+Deduplicated = dbos_error.DBOSQueueDeduplicatedError
+DBOSError = dbos_error.DBOSException
+
+
+def outside(fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call `fn` as if no workflow were running here."""
+    return Context().run(fn, *args, **kwargs)
+
+
+async def outside_async(fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call a blocking `fn` on a thread, as if no workflow were running here."""
+    return await asyncio.to_thread(outside, fn, *args, **kwargs)
+
+
+class Host(Protocol):
+    """How a saga's execution reaches DBOS: blocking, or on an event loop."""
+
+    mode: Mode
+
+    async def run(self, reservation: Any, name: str, body: Callable[[], Awaitable[Any]]) -> Any:
+        """Run `body` as a reserved step, or return its recorded outcome."""
+
+    async def ask(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call a blocking function of this module outside the saga."""
+
+
+class BlockingHost:
+    """For sync sagas, on a thread of their own."""
+
+    mode = BLOCKING
+
+    async def run(self, reservation: Any, name: str, body: Callable[[], Awaitable[Any]]) -> Any:
+        return steps_dbos.run(reservation, name, body)
+
+    async def ask(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        return outside(fn, *args, **kwargs)
+
+
+class LoopHost:
+    """For async sagas."""
+
+    mode = ON_LOOP
+
+    async def run(self, reservation: Any, name: str, body: Callable[[], Awaitable[Any]]) -> Any:
+        return await steps_dbos.run_async(reservation, name, body)
+
+    async def ask(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        return await outside_async(fn, *args, **kwargs)
+
+
+reserve = steps_dbos.reserve
+
+
+def workflow_id() -> str | None:
+    """The ID of the workflow that is running here, in its body or in a step."""
+    return cast("str | None", DBOS.workflow_id)
+
+
+def in_step() -> bool:
+    """Whether a step is running here."""
+    return DBOS.step_id is not None
+
+
+def register(
+    fn: Callable[..., Any],
+    name: str,
+    max_recovery_attempts: int | None,
+    validate_args: Callable[[Any, Any], Any] | None = None,
+) -> Callable[..., Any]:
+    """Make `fn` a DBOS workflow."""
+    decorate = DBOS.workflow(
+        name=name, max_recovery_attempts=max_recovery_attempts, validate_args=validate_args
+    )
+    with _muted_duplicates():
+        return decorate(fn)
+
+
+@contextlib.contextmanager
+def _muted_duplicates() -> Iterator[None]:
+    """Without DBOS's warning of a second registration: `Names` has judged it already."""
+
+    def quiet(record: logging.LogRecord) -> bool:
+        return "Duplicate registration" not in record.getMessage()
+
+    logger: logging.Logger = DBOS.logger
+    logger.addFilter(quiet)
+    try:
+        yield
+    finally:
+        logger.removeFilter(quiet)
+
+
+@contextlib.contextmanager
+def starting(saga_id: str, attributes: Mapping[str, Any] | None) -> Iterator[None]:
+    """Start what is started within under this ID; an ID in use is refused (`InUse`)."""
+    with contextlib.ExitStack() as options:
+        options.enter_context(SetWorkflowID(saga_id, workflow_id_reuse_policy="reject"))
+        if attributes:
+            options.enter_context(SetWorkflowAttributes(dict(attributes)))
+        yield
+
+
+def enqueue(
+    queue: str,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    priority: int | None,
+    delay: float | None,
+    deduplication_id: str | None,
+) -> None:
+    """Enqueue a workflow."""
+    with SetEnqueueOptions(
+        priority=priority, delay_seconds=delay, deduplication_id=deduplication_id
+    ):
+        DBOS.enqueue_workflow(queue, fn, *args, **kwargs)
+
+
+def queue_exists(name: str) -> bool:
+    """Whether some application has registered this queue."""
+    return DBOS.retrieve_queue(name) is not None
+
+
+async def start_async(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Start an async workflow on this event loop; returns DBOS's handle."""
+    return await DBOS.start_workflow_async(fn, *args, **kwargs)
+
+
+def on_dbos_loop(fn: Callable[[], Awaitable[T]]) -> T:
+    """Run a coroutine function on the event loop on which DBOS runs async workflows."""
+
+
+    async def on_loop() -> T:
+        return await fn()
+
+    # In no workflow `run_step` records nothing; it only picks the loop.
+    return cast(T, outside(DBOS.run_step, None, on_loop))
+
+
+def status(saga_id: str) -> Any:
+    """The workflow's row, or None."""
+    return DBOS.get_workflow_status(saga_id)
+
+
+def list_steps(saga_id: str) -> list[Any]:
+    """The workflow's recorded steps, by ID."""
+    return list(DBOS.list_workflow_steps(saga_id))
+
+
+def mark(saga_id: str, attributes: Mapping[str, Any]) -> None:
+    """Merge marks into the workflow's attributes."""
+    DBOS.update_workflow_attributes(saga_id, dict(attributes), merge=True)
+
+
+def cancel(saga_id: str) -> None:
+    """Have DBOS cancel the workflow: nothing of it is recorded from here on."""
+    DBOS.cancel_workflow(saga_id)
+
+
+def client(url: str, schema: str | None = None) -> DBOSClient:
+    """A client of a system database."""
+    return DBOSClient(
+        system_database_url=url,
+        dbos_system_schema=schema or "dbos",
+        retry_connection_errors=False,
+    )
+
+
+def launch(config: Mapping[str, Any]) -> None:
+    """Start DBOS."""
+    DBOS(config=cast(DBOSConfig, dict(config)))
+    DBOS.launch()
+
+
+def destroy() -> None:
+    """Stop DBOS."""
+    global _seen_launched
+    _seen_launched = False
+    DBOS.destroy()
+
+
+_seen_launched = False
+
+
+def is_launched() -> bool:
+    """Whether DBOS is launched in this process, by whomever."""
+    global _seen_launched
+    if not _seen_launched:
+        probe = threading.Thread(target=_probe)  # as DBOS refuses to block an event loop
+        probe.start()
+        probe.join()
+    return _seen_launched
+
+
+def _probe() -> None:
+    global _seen_launched
+    try:
+        DBOS.retrieve_queue("sagas.launched")
+    except dbos_error.DBOSException:
+        return
+    _seen_launched = True
+
+
+def executor_id_of(config: Mapping[str, Any]) -> str:
+    """The executor ID that DBOS will take with this configuration."""
+    return config.get("executor_id") or os.environ.get("DBOS__VMID") or "local"
+
+
+def publish_catalog(
+    workflow: Callable[[list[str]], list[str]], catalog_id: str, names: Sequence[str]
+) -> None:
+    """Start `workflow` under a fixed ID, where it has not been yet."""
+    with SetWorkflowID(catalog_id):
+        DBOS.start_workflow(workflow, list(names))
+
+
+def workflow_id_or(default: str) -> str:
+    """The ID of the workflow that is running here; `default` on a thread that DBOS knows not."""
+    return workflow_id() or default

@@ -1,0 +1,271 @@
+"""
+The engine: one execution of one saga, from its first line to its outcome.
+
+1. *Open.* An execution that its own caller has just created knows that it is new. Every other
+   looks at its row: it may have turned round already.
+2. *Forward.* The body runs; its steps go through `SagaRun`.
+3. *Settle.* Whatever the body began is waited for: a saga neither completes nor unwinds before.
+4. *Decide* what the end of the body means. A fault of the machinery parks the saga. An execution
+   that lost the saga, or is dying, leaves it as it is, for the next one. A return completes it.
+   Anything else turns it round.
+5. *Turn.* The turn is written down with the step ID it happened at, so that it happens there
+   again in every replay, whatever the body does by then. A replay that has not come by every
+   recorded step does not know the whole stack: it parks.
+6. *Unwind.* The undos run newest first, each a DBOS step of its own. One that is recorded is not
+   run again, wherever it stands.
+7. *End* with the outcome, which DBOS records.
+
+This is the only place that handles `BaseException`s at their end; everywhere else they pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from steps._attempts import describe, format_traceback
+from steps._mode import ShuttingDown
+from steps.abc import current_recorder
+
+from . import _codec, _dbos, _outcome, _running
+from ._context import SagaRun, current_ticket
+from ._control import Fault, TurnRound
+from ._errors import Failure, NotUndone, StepRef
+from ._history import failure_of
+from ._marks import PARKED, Marks, Turn
+from ._stack import first_not_passed, is_stale, undo_name, undo_outcomes
+
+log = logging.getLogger("sagas")
+
+_ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
+
+
+@dataclass(slots=True)
+class Engine:
+    """What the engine needs to know of a saga's definition."""
+
+    name: str
+    body: Callable[..., Any]
+    is_async: bool
+    undo_failure: str
+
+
+async def execute(
+    saga: Engine, host: _dbos.Host, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Run one execution of a saga; called by DBOS, as the workflow."""
+    run = await _open(saga, host)
+    token = current_recorder.set(run)
+    _running.add(run)
+    try:
+        return await _forward(saga, run, args, kwargs)
+    finally:
+        run.closed = True
+        _running.remove(run)
+        current_recorder.reset(token)
+
+
+async def _open(saga: Engine, host: _dbos.Host) -> SagaRun:
+    saga_id = _dbos.workflow_id()
+    assert saga_id is not None, "DBOS runs a workflow under an ID"
+    ticket = current_ticket.get()
+    fresh = ticket is not None and ticket.redeem()
+    run = SagaRun(saga_id, saga.name, host, _codec.current(), fresh=fresh)
+    if fresh:
+        return run
+    row = await host.ask(_dbos.status, saga_id)
+    marks = Marks.parse(row.attributes if row is not None else None)
+    if marks.parked is not None:
+        await host.ask(_dbos.mark, saga_id, {PARKED: None})
+    if marks.turn is not None and not is_stale(marks.turn.at, await run.rows()):
+        run.turn = marks.turn
+    return run
+
+
+async def _forward(
+    saga: Engine, run: SagaRun, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    value: Any = None
+    raised: BaseException | None = None
+    run.in_body = True
+    try:
+        value = await run.host.mode.call(lambda: saga.body(*args, **kwargs), saga.is_async)
+    except BaseException as error:
+        raised = error
+    run.in_body = False
+    if run.stop is None and _is_death(raised):
+        assert raised is not None
+        raise raised
+    unseen = await run.group.settle() if run.group is not None else []
+    run.closed = True
+    _raise_unless_ours(run, raised)
+    try:
+        if isinstance(run.stop, Fault):
+            raise run.stop
+        if raised is None and unseen and run.stop is None:
+            raised = unseen[0]
+        if raised is None and run.turn is None:
+            _check_storable(run, value)
+            return value
+        cause = raised if run.turn is None else None
+        outcome = await _turn_round(saga, run, raised)
+    except Fault as fault:
+        await _park(run, fault, raised)
+    raise outcome from cause
+
+
+def _is_death(raised: BaseException | None) -> bool:
+    """Whether the end of the body is the end of this execution, and nothing of the saga's."""
+    if raised is None or isinstance(raised, Exception | BaseExceptionGroup):
+        return False
+    if isinstance(raised, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return True
+
+
+def _raise_unless_ours(run: SagaRun, raised: BaseException | None) -> None:
+    """
+    Leave a saga alone that this execution has lost, or that outlives it.
+
+    A `BaseException` of a step, which the body may have swallowed, was remembered in `stop`.
+    """
+    if run.stop is not None and not isinstance(run.stop, Fault | TurnRound):
+        raise run.stop
+    if run.stop is None and isinstance(raised, BaseExceptionGroup):
+        rest = raised.subgroup(lambda e: not isinstance(e, Exception | asyncio.CancelledError))
+        if rest is not None:
+            raise rest
+
+
+def _check_storable(run: SagaRun, value: Any) -> None:
+    if type(value) in _ATOMS:
+        return
+    try:
+        run.codec.dumps(value)
+    except Exception as error:
+        raise Fault(
+            f"what the saga returned cannot be stored ({error!r}). Every step took effect; make "
+            f"the saga return a value that can be pickled"
+        ) from error
+
+
+async def _turn_round(saga: Engine, run: SagaRun, raised: BaseException | None) -> Exception:
+    """Turn the saga round, unwind it, and return its outcome."""
+    end: int = _dbos.reserve().step_id
+    if run.turn is None:
+        assert raised is not None
+        if not run.fresh:
+            await _check_passed(run, end)
+        run.turn = Turn(end, _cause(run, raised))
+        if len(run.stack):
+            await run.host.ask(_dbos.mark, run.saga_id, run.turn.attributes())
+    else:
+        await _check_passed(run, min(end, run.turn.at))
+    log.info("Saga %s (%s) turns round: %s", run.saga_id, run.name, run.turn.cause)
+    run.stop = None
+    run.compensating = True
+    undone, not_undone = await _unwind(saga, run, run.turn, end)
+    cause = run.turn.cause
+    if not_undone:
+        return _outcome.compensation_failed(run.saga_id, run.name, cause, undone, not_undone)
+    return _outcome.failed(run.saga_id, run.name, cause, undone)
+
+
+async def _check_passed(run: SagaRun, end: int) -> None:
+    missed = first_not_passed(await run.rows(), run.drawn, run.passed, end)
+    if missed is not None:
+        raise Fault(
+            f"the saga's code does not match its history: step {missed.step_id} {missed.name!r} "
+            f"is recorded, but this run of the code did not come by it, so what it would undo is "
+            f"not all there is to undo. Bring back the code the saga began with, or use "
+            f"DBOS.patch for the change"
+        )
+
+
+def _cause(run: SagaRun, raised: BaseException) -> Failure:
+    """Why the saga turns round: of several errors, that of the step with the lowest ID."""
+    leaves = _leaves(raised)
+    known = [
+        (step_id, name, leaf)
+        for leaf in leaves
+        for error, step_id, name in run.raised
+        if error is leaf
+    ]
+    if known:
+        step_id, name, error = min(known, key=lambda k: k[0])
+        failure = failure_of(error, name, step_id)
+    else:
+        error = leaves[0]
+        failure = failure_of(error)
+    text = failure.traceback or format_traceback(error)
+    return Failure(failure.step, failure.step_id, failure.error_type, failure.message, text)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+
+
+async def _unwind(
+    saga: Engine, run: SagaRun, turn: Turn, drawn: int
+) -> tuple[list[StepRef], list[NotUndone]]:
+    """
+    Run the undos, newest first.
+
+    Args:
+        saga: Its definition says what to do after an undo that failed for good.
+        run: This execution.
+        turn: Where it turned round.
+        drawn: The greatest step ID drawn so far.
+    """
+    rows = [] if run.fresh else await run.rows()
+    recorded = undo_outcomes(rows)
+    floor = max([turn.at, drawn, *(r.step_id for r in rows)])
+    undone: list[StepRef] = []
+    not_undone: list[NotUndone] = []
+    for step_id, compensation in run.stack.newest_first():
+        if not_undone and saga.undo_failure == "halt":
+            not_undone.append(NotUndone(step_id, compensation.name, None))
+            continue
+        name = undo_name(step_id, compensation.name)
+        before = recorded.get(step_id)
+        try:
+            if before is None:
+                reservation = _dbos.reserve()
+                while reservation.step_id <= floor:
+                    reservation = _dbos.reserve()
+                await run.undo(reservation, name, step_id, compensation)
+            elif before.failed:
+                raise await _recorded_error(run, before.step_id)
+        except Exception as error:
+            failure = failure_of(error, compensation.name, step_id)
+            log.error("Saga %s: %s failed for good: %s", run.saga_id, name, failure.message)
+            not_undone.append(NotUndone(step_id, compensation.name, failure))
+        else:
+            undone.append(StepRef(step_id, compensation.name))
+    return undone, not_undone
+
+
+async def _recorded_error(run: SagaRun, row_id: int) -> Exception:
+    for row in await run.host.ask(_dbos.list_steps, run.saga_id):
+        if row["function_id"] == row_id and isinstance(row["error"], Exception):
+            return row["error"]
+    raise Fault(f"the recorded error of step {row_id} can no longer be read")
+
+
+async def _park(run: SagaRun, fault: Fault, raised: BaseException | None) -> NoReturn:
+    """Mark the saga, then have DBOS cancel it: so it keeps its messages and can be resumed."""
+    log.error("Saga %s (%s) is parked: %s", run.saga_id, run.name, fault.reason)
+    try:
+        await run.host.ask(_dbos.mark, run.saga_id, {PARKED: fault.reason})
+        await run.host.ask(_dbos.cancel, run.saga_id)
+    except Exception as error:
+        # Left as it is, it is taken up again at the next start, and parked then.
+        log.error("Saga %s could not be parked: %r", run.saga_id, error)
+        raise ShuttingDown from error
+    raise _dbos.LOST[0](f"Saga {run.saga_id} is parked: {describe(fault)}") from raised

@@ -1,0 +1,231 @@
+"""A handle on a saga: its result and its state."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import replace
+from typing import Any, Generic, TypeVar, cast
+
+from steps._mode import ShuttingDown
+from steps._policy import Seconds, seconds
+
+from . import _dbos, _running
+from ._errors import SagaNotFoundError, SagaOutcomeError, SagaUsageError
+from ._history import SagaState, StepRecord, saga_state, step_records
+from ._outcome import ended_with
+from ._status import SagaStatus, StepStatus
+
+R_co = TypeVar("R_co", covariant=True)
+
+FIRST_LOOK = 0.01
+LONGEST_LOOK = 0.5
+"""Seconds between two looks at a saga that runs elsewhere, at first and at most."""
+
+
+class SagaHandle(Generic[R_co]):
+    """
+    A saga that was started, here or elsewhere.
+
+    Attributes:
+        saga_id: Its ID, which is the ID of its DBOS workflow.
+    """
+
+    def __init__(
+        self, saga_id: str, *, future: Future[Any] | None = None, task: Any = None
+    ) -> None:
+        self.saga_id = saga_id
+        self._future = future
+        self._task = task
+
+    def __repr__(self) -> str:
+        return f"<SagaHandle {self.saga_id!r}>"
+
+    def result(self, *, timeout: Seconds | None = None) -> R_co:
+        """
+        Wait for the saga's end.
+
+        Args:
+            timeout: Seconds to wait, or a `timedelta`; None: for ever. The saga goes on when
+                nobody waits any longer.
+
+        Returns:
+            What the saga returned.
+
+        Raises:
+            SagaFailedError: It failed and was undone.
+            SagaParkedError: It cannot go on by itself.
+            CompensationFailedError: ... because an undo failed for good.
+            SagaTerminatedError: It was stopped on purpose.
+            TimeoutError: It has not ended in time.
+            SagaUsageError: Called on a running event loop, or in a saga.
+        """
+        _refuse_in_saga("SagaHandle.result()")
+        refuse_on_loop("SagaHandle.result()", "await SagaHandle.result_async()")
+        patience = None if timeout is None else _patience(timeout)
+        began = time.monotonic()
+        if self._future is not None:
+            try:
+                return cast(R_co, self._future.result(patience))
+            except FutureTimeout as error:
+                if not self._future.done():
+                    raise TimeoutError(_late(self.saga_id, patience)) from None
+                if not isinstance(error, SagaOutcomeError):
+                    pass  # the saga's own error; the row knows the outcome
+            except SagaOutcomeError:
+                raise
+            except ShuttingDown:
+                raise _stopped(self.saga_id) from None
+            except Exception:
+                pass  # DBOS gave this execution up; the row knows what became of the saga
+        look = FIRST_LOOK
+        while True:
+            ended, result = _look(self.saga_id)
+            if ended:
+                return cast(R_co, result)
+            if patience is not None and time.monotonic() - began >= patience:
+                raise TimeoutError(_late(self.saga_id, patience))
+            time.sleep(look)
+            look = min(look * 1.5, LONGEST_LOOK)
+
+    async def result_async(self, *, timeout: Seconds | None = None) -> R_co:
+        """`result`, for use on an event loop."""
+        _refuse_in_saga("SagaHandle.result_async()")
+        patience = None if timeout is None else _patience(timeout)
+        try:
+            async with asyncio.timeout(patience):
+                return cast(R_co, await self._wait())
+        except TimeoutError:
+            raise TimeoutError(_late(self.saga_id, patience)) from None
+
+    async def _wait(self) -> Any:
+        try:
+            if self._task is not None:
+                return await self._task.get_result()
+            if self._future is not None:
+                return await asyncio.shield(asyncio.wrap_future(self._future))
+        except SagaOutcomeError:
+            raise
+        except ShuttingDown:
+            raise _stopped(self.saga_id) from None
+        except Exception:
+            pass  # as in `result`
+        look = FIRST_LOOK
+        while True:
+            ended, result = await asyncio.to_thread(_look, self.saga_id)
+            if ended:
+                return result
+            await asyncio.sleep(look)
+            look = min(look * 1.5, LONGEST_LOOK)
+
+    def status(self) -> SagaStatus:
+        """
+        The saga's state in one word.
+
+        Raises:
+            SagaNotFoundError: It is gone.
+        """
+        return state_of(self.saga_id, with_steps=False).status
+
+    async def status_async(self) -> SagaStatus:
+        """`status`, for use on an event loop."""
+        return (await asyncio.to_thread(state_of, self.saga_id, with_steps=False)).status
+
+    def state(self) -> SagaState:
+        """
+        A snapshot of the saga with its steps, their results, errors and times.
+
+        Raises:
+            SagaNotFoundError: It is gone.
+        """
+        return state_of(self.saga_id)
+
+    async def state_async(self) -> SagaState:
+        """`state`, for use on an event loop."""
+        return await asyncio.to_thread(state_of, self.saga_id)
+
+
+def _patience(timeout: Seconds) -> float:
+    return seconds(timeout, "timeout", zero=True, error=SagaUsageError)
+
+
+def _late(saga_id: str, timeout: float | None) -> str:
+    return f"Saga {saga_id!r} has not ended within {timeout:g} s; it goes on."
+
+
+def _stopped(saga_id: str) -> SagaUsageError:
+    return SagaUsageError(
+        f"Saga {saga_id!r} was interrupted by shutdown(); it goes on at the next launch()."
+    )
+
+
+def _look(saga_id: str) -> tuple[bool, Any]:
+    """
+    Whether a saga has ended, and its result.
+
+    Raises:
+        SagaOutcomeError: It has ended without one.
+        SagaNotFoundError: There is no such saga.
+    """
+    row = _dbos.outside(_dbos.status, saga_id)
+    if row is None:
+        raise SagaNotFoundError(f"There is no saga {saga_id!r}.")
+    error = ended_with(row)
+    if error is not None:
+        raise error
+    return row.status == "SUCCESS", row.output
+
+
+def state_of(saga_id: str, *, with_steps: bool = True) -> SagaState:
+    """
+    The state of a saga of this process's database.
+
+    Raises:
+        SagaNotFoundError: There is no such saga.
+    """
+    row = _dbos.outside(_dbos.status, saga_id)
+    if row is None:
+        raise SagaNotFoundError(f"There is no saga {saga_id!r}.")
+    if not with_steps:
+        return saga_state(row)
+    steps = step_records(_dbos.outside(_dbos.list_steps, saga_id))
+    return saga_state(row, with_in_flight(saga_id, steps))
+
+
+def with_in_flight(saga_id: str, steps: tuple[StepRecord, ...]) -> tuple[StepRecord, ...]:
+    """`steps`, and what is running of the saga in this process at the moment."""
+    run = _running.of(saga_id)
+    if run is None or not run.in_flight:
+        return steps
+    records = {s.step_id: s for s in steps}
+    for step_id, flight in dict(run.in_flight).items():
+        if step_id not in records:
+            records[step_id] = StepRecord(
+                step_id, flight.name, StepStatus.EXECUTING, executed_at=flight.since
+            )
+        elif run.compensating and records[step_id].status is StepStatus.COMPLETED:
+            records[step_id] = replace(records[step_id], status=StepStatus.COMPENSATING)
+    return tuple(records[i] for i in sorted(records))
+
+
+def _refuse_in_saga(what: str) -> None:
+    if _dbos.workflow_id() is not None:
+        raise SagaUsageError(
+            f"{what} was called in a workflow or a step. Its answer would be another in a replay."
+        )
+
+
+def refuse_on_loop(what: str, instead: str) -> None:
+    """
+    Refuse a call that would block an event loop.
+
+    Raises:
+        SagaUsageError: One is running here.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise SagaUsageError(f"{what} would block the running event loop. Use `{instead}`.")

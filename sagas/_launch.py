@@ -1,0 +1,154 @@
+"""Starting and stopping: `launch`, `shutdown`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+from steps._mode import alarm
+from steps._policy import Seconds, seconds
+
+from . import _catalog, _codec, _config, _dbos, _lock, _pool, _running
+from ._errors import SagaUsageError
+
+log = logging.getLogger("sagas")
+
+_guard = threading.RLock()
+
+
+class Launched:
+    """
+    A running application; what `launch` returns. As a context manager it ends with the block.
+
+    Attributes:
+        config: The configuration that DBOS was given.
+    """
+
+    def __init__(self, config: dict[str, Any], lock: _lock.ExecutorLock | None) -> None:
+        self.config = config
+        self._lock = lock
+
+    def __enter__(self) -> Launched:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        shutdown()
+
+    def release(self) -> None:
+        """Give up the executor's name."""
+        if self._lock is not None:
+            self._lock.release()
+
+
+_current: Launched | None = None
+
+
+def launched() -> Launched | None:
+    """The application that `launch` started here."""
+    return _current
+
+
+def launch(
+    config: _config.Config = None, *, name: str | None = None, executor_id: str | None = None
+) -> Launched:
+    """
+    Start DBOS, and resume what was interrupted.
+
+    Call it once, after every module with sagas has been imported: sagas that are not known by
+    then cannot be resumed.
+
+    Args:
+        config: A `DBOSConfig` mapping, or the path of a file; default: `dbos-config.yaml` in the
+            current folder. The variable `DBOS_SYSTEM_DATABASE_URL` wins over its database;
+            without either that is a SQLite file with the application's name.
+        name: The application's name; wins over the configuration's.
+        executor_id: This process among those of the application, the same after each restart:
+            it resumes what an executor of this name began. Default: the configuration's, else
+            `DBOS__VMID`, else "local".
+
+    Returns:
+        The running application: `with launch(): ...` shuts it down at the end of the block.
+
+    Raises:
+        SagaUsageError: The configuration is wrong, the database does not answer, another process
+            runs under this `executor_id`, or this process is launched already.
+    """
+    global _current
+    with _guard:
+        if _current is not None:
+            raise SagaUsageError("launch() was called twice; call shutdown() in between.")
+        settings = _config.load(config, name=name)
+        unknown = sorted(set(settings) - _dbos.CONFIG_KEYS)
+        if unknown:
+            raise SagaUsageError(
+                f"Unknown key {unknown[0]!r} in the configuration. DBOSConfig has: "
+                f"{', '.join(sorted(_dbos.CONFIG_KEYS))}."
+            )
+        if executor_id is not None:
+            settings["executor_id"] = executor_id
+        _codec.use(settings.get("serializer"))
+        _current = _start(settings)
+        return _current
+
+
+def _start(settings: dict[str, Any]) -> Launched:
+    url = settings.get("system_database_url")
+    if url is not None:
+        _config.check_reachable(url)
+    held = None
+    if url is not None:
+        held = _lock.acquire(url, settings["name"], _dbos.executor_id_of(settings))
+    alarm.reset()
+    _pool.limit(settings.get("max_executor_threads"))
+    try:
+        _dbos.launch(settings)
+        _catalog.publish(settings["name"])
+    except BaseException as error:
+        _dbos.destroy()
+        if held is not None:
+            held.release()
+        if isinstance(error, Exception) and not isinstance(error, SagaUsageError):
+            raise SagaUsageError(f"DBOS could not be started: {error}") from error
+        raise
+    return Launched(settings, held)
+
+
+def shutdown(*, timeout: Seconds = 0) -> None:
+    """
+    Stop: no saga begins another step here. What is not done goes on at the next `launch`.
+
+    Args:
+        timeout: Seconds (or a `timedelta`) to let running sagas come to their end first.
+
+    Durability:
+        Nothing is lost. A step whose body is running when the process ends is run again, under
+        the same `idempotency_key()`.
+
+    Raises:
+        SagaUsageError: `timeout` is no span of time.
+    """
+    global _current
+    patience = seconds(timeout, "timeout", zero=True, error=SagaUsageError)
+    with _guard:
+        if _current is None:
+            return
+        deadline = time.monotonic() + patience
+        while _running.count() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        alarm.ring()
+        _pool.close()
+        try:
+            _dbos.destroy()
+        finally:
+            _current.release()
+            _current = None
+            _catalog.forget()
+

@@ -1,0 +1,37 @@
+"""Threads for sync sagas that are started from this process."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+_lock = threading.Lock()
+_pool: ThreadPoolExecutor | None = None
+_limit: int | None = None
+
+
+def limit(threads: int | None) -> None:
+    """Have at most so many; None: as many as there are sagas."""
+    global _limit
+    _limit = threads
+
+
+def submit(fn: Callable[..., Any], *args: Any) -> Future[Any]:
+    """Run `fn` on a thread."""
+    global _pool
+    with _lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(_limit or sys.maxsize, thread_name_prefix="saga")
+        return _pool.submit(fn, *args)
+
+
+def close() -> None:
+    """Begin nothing more; what runs ends by itself."""
+    global _pool
+    with _lock:
+        if _pool is not None:
+            _pool.shutdown(wait=False, cancel_futures=True)
+            _pool = None

@@ -1,0 +1,72 @@
+"""The sagas that are running in this process."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from ._errors import SagaUsageError
+
+if TYPE_CHECKING:
+    from ._context import SagaRun
+
+_lock = threading.Lock()
+_runs: dict[str, list[SagaRun]] = {}
+
+_WAITS = ("threading", "concurrent.futures", "queue", "multiprocessing")
+
+
+def add(run: SagaRun) -> None:
+    """An execution begins."""
+    with _lock:
+        _runs.setdefault(run.saga_id, []).append(run)
+
+
+def remove(run: SagaRun) -> None:
+    """An execution has ended."""
+    with _lock:
+        rest = [r for r in _runs.get(run.saga_id, ()) if r is not run]
+        if rest:
+            _runs[run.saga_id] = rest
+        else:
+            _runs.pop(run.saga_id, None)
+
+
+def of(saga_id: str) -> SagaRun | None:
+    """The newest execution of a saga here; None where there is none."""
+    runs = _runs.get(saga_id)
+    return runs[-1] if runs else None
+
+
+def count() -> int:
+    """How many executions there are."""
+    return len(_runs)
+
+
+def refuse_thread_of_a_saga(step: str) -> None:
+    """
+    Refuse a step that a saga's body calls on a bare thread of its own.
+
+    Such a thread does not know of the saga, so the step would be a plain function there: not
+    recorded, never undone. It is told by a sync saga whose body, outside any step, waits for
+    another thread at this very moment.
+    """
+    if not _runs:
+        return
+    here = threading.get_ident()
+    with _lock:
+        runs = [r for several in _runs.values() for r in several]
+    for run in runs:
+        if run.in_body and not run.is_async and run.thread != here and _waits(run.thread):
+            raise SagaUsageError(
+                f"Step {step!r} was called on a thread that the body of saga {run.saga_id!r} "
+                f"waits for. It would not be recorded there, and never undone: call steps on the "
+                f"saga's own thread."
+            )
+
+
+def _waits(thread: int) -> bool:
+    frame: FrameType | None = sys._current_frames().get(thread)
+    return frame is not None and str(frame.f_globals.get("__name__", "")).startswith(_WAITS)

@@ -1,0 +1,95 @@
+"""
+The compensation stack, and the decisions of unwinding. Pure.
+
+The stack is ordered by step ID, which a step draws when it is called, never by who finished
+first: so it is the same in every replay.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from steps.abc import Compensation
+
+_UNDO = re.compile(r"undo:(\d+):(.*?)(?:#(\d+))?\Z", re.DOTALL)
+
+
+def undo_name(step_id: int, name: str) -> str:
+    """What DBOS records the undo of a step under."""
+    return f"undo:{step_id}:{name}"
+
+
+def undone_step(recorded_name: str) -> int | None:
+    """The step whose undo was recorded under this name; None where it is no undo."""
+    match = _UNDO.match(recorded_name)
+    return int(match[1]) if match else None
+
+
+@dataclass(slots=True)
+class Stack:
+    """The compensations of a saga's completed steps."""
+
+    _entries: dict[int, Compensation] = field(default_factory=dict)
+
+    def push(self, step_id: int, compensation: Compensation) -> None:
+        """Keep the undo of a completed step."""
+        self._entries[step_id] = compensation
+
+    def newest_first(self) -> list[tuple[int, Compensation]]:
+        """What there is to undo, in the order of undoing."""
+        return sorted(self._entries.items(), reverse=True, key=lambda entry: entry[0])
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One row of a saga's history."""
+
+    step_id: int
+    name: str
+    failed: bool
+
+
+def undo_outcomes(rows: Iterable[Recorded]) -> dict[int, Recorded]:
+    """The recorded undos, by the step that each undid; of several the newest."""
+    outcomes: dict[int, Recorded] = {}
+    for row in rows:
+        step_id = undone_step(row.name)
+        if step_id is not None:
+            outcomes[step_id] = row
+    return outcomes
+
+
+def is_stale(turn_at: int, rows: Iterable[Recorded]) -> bool:
+    """
+    Whether a turn was marked by an execution that had lost the saga to another.
+
+    Attributes, unlike steps, can be written by such an execution. The one that owned the saga
+    went on, and recorded a step where the mark says that no step was.
+    """
+    return any(r.step_id >= turn_at and undone_step(r.name) is None for r in rows)
+
+
+def first_not_passed(
+    rows: Iterable[Recorded], drawn: Mapping[int, str], passed: Mapping[int, str], end: int
+) -> Recorded | None:
+    """
+    The first recorded step that this replay did not come by; None where all is well.
+
+    Args:
+        rows: The history.
+        drawn: The IDs that this execution's steps drew, with their names.
+        passed: Those of them whose outcome it has got.
+        end: The first ID that its body did not draw.
+    """
+    for row in rows:
+        if undone_step(row.name) is not None:
+            continue
+        missed = row.step_id >= end or (row.step_id in drawn and row.step_id not in passed)
+        if missed or passed.get(row.step_id, row.name) != row.name:
+            return row
+    return None

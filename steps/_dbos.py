@@ -1,0 +1,62 @@
+"""
+DBOS, as steps use it. The only file of this package that imports it.
+
+A claim about DBOS that this file relies on has a test in `tests/integration/test_dbos.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+import pickle
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from dbos import DBOS
+
+from ._mode import drive
+
+
+class PickleCodec:
+    """How DBOS stores values by default."""
+
+    def dumps(self, value: Any) -> str:
+        return base64.b64encode(pickle.dumps(value)).decode("ascii")
+
+    def loads(self, data: str) -> Any:
+        return pickle.loads(base64.b64decode(data))
+
+
+PICKLE = PickleCodec()
+
+
+def workflow_here() -> str | None:
+    """The ID of the workflow whose body, outside any step of it, is running here."""
+    workflow_id: str | None = DBOS.workflow_id
+    return workflow_id if workflow_id is not None and DBOS.step_id is None else None
+
+
+def reserve() -> Any:
+    """Draw the next step ID of the workflow that is running here."""
+    return DBOS.reserve_step()
+
+
+def run(reservation: Any, name: str, body: Callable[[], Awaitable[Any]]) -> Any:
+    """
+    Run `body` as the reserved step, or return its recorded outcome.
+
+    `body` must be one that never suspends.
+    """
+
+    def blocking() -> Any:
+        return drive(body())  # type: ignore[arg-type]
+
+    return reservation.run({"name": name}, blocking)
+
+
+async def run_async(reservation: Any, name: str, body: Callable[[], Awaitable[Any]]) -> Any:
+    """Run `body` as the reserved step on the event loop, or return its recorded outcome."""
+
+    async def on_loop() -> Any:
+        return await body()
+
+    return await reservation.run_async({"name": name}, on_loop)

@@ -1,0 +1,102 @@
+"""
+Where user code runs: on a thread that may block, or on an event loop.
+
+The library's own logic is written once, as coroutines over a `Mode`. With `BLOCKING` nothing
+ever suspends, so `drive` can run such a coroutine to its end in one go, as a plain call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class ShuttingDown(BaseException):
+    """The process is ending: this execution stops here, and goes on at the next start."""
+
+
+class Alarm:
+    """Ends waits of blocked threads when the process shuts down."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def reset(self) -> None:
+        """Waits work again."""
+        self._event.clear()
+
+    def ring(self) -> None:
+        """End every wait, now and to come."""
+        self._event.set()
+
+    @property
+    def ringing(self) -> bool:
+        """Whether the process is shutting down."""
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> None:
+        """Wait, or raise `ShuttingDown` as soon as the alarm rings."""
+        if self._event.wait(seconds):
+            raise ShuttingDown
+
+
+alarm = Alarm()
+
+
+class Mode(Protocol):
+    """How to call user code and how to wait."""
+
+    async def call(self, fn: Callable[[], Any], is_async: bool) -> Any:
+        """The result of `fn`."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; ended by `ShuttingDown`."""
+
+
+class Blocking:
+    """On a thread of its own: calls block, nothing suspends."""
+
+    async def call(self, fn: Callable[[], Any], is_async: bool) -> Any:
+        return fn()
+
+    async def sleep(self, seconds: float) -> None:
+        alarm.wait(seconds)
+
+
+class OnLoop:
+    """On an event loop: blocking functions are sent to a thread."""
+
+    async def call(self, fn: Callable[[], Any], is_async: bool) -> Any:
+        if is_async:
+            return await fn()
+        return await asyncio.to_thread(fn)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+BLOCKING: Mode = Blocking()
+ON_LOOP: Mode = OnLoop()
+
+
+def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never suspends."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    coroutine.close()
+    raise RuntimeError("A blocking call tried to suspend: this is a fault of the library.")
+
+
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Whether calling `fn` returns an awaitable."""
+    return inspect.iscoroutinefunction(fn) or (
+        not inspect.isfunction(fn) and inspect.iscoroutinefunction(getattr(fn, "__call__", None))
+    )

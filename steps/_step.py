@@ -1,0 +1,459 @@
+"""
+`@step`: a function whose completed calls are recorded, and can be undone.
+
+A step looks where it is called. In a saga, the saga's recorder takes the call. In a plain DBOS
+workflow it is a DBOS step. Anywhere else, and inside another step, it is the plain function.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Token
+from types import MethodType
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from . import _dbos
+from ._attempts import Retried, run_attempts
+from ._errors import StepDefinitionError, StepError
+from ._mode import BLOCKING, ON_LOOP, drive, is_async
+from ._names import Names, check_name
+from ._policy import FOR_EVER, ONE_ATTEMPT, UNDO_TIMEOUT, RetryPolicy, Seconds, seconds
+from ._undo import Undo, plan_undo
+from .abc import Compensation, StepCall, current_key, current_recorder
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+S = TypeVar("S")
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
+
+_names = Names("step", StepDefinitionError)
+
+
+def idempotency_key() -> str:
+    """
+    The key of the step, or undo, that is running here: `"{saga_id}:{step_id}"`.
+
+    It is the same in every attempt, after every crash, and in the undo of that step. Hand it to
+    whatever the step calls, so that a second attempt is recognised. In a step that is called as
+    a plain function it is a new one for each call.
+
+    Raises:
+        StepError: No step is running here.
+    """
+    key = current_key.get()
+    if key is None:
+        raise StepError(
+            "idempotency_key() was called outside a step: only a step or its undo has a key."
+        )
+    return key
+
+
+class _PlainKey:
+    """A key of its own for a step that is called as a plain function."""
+
+    def __enter__(self) -> None:
+        self._token: Token[str | None] | None = None
+        if current_key.get() is None:
+            self._token = current_key.set(f"plain-call:{uuid.uuid4()}")
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            current_key.reset(self._token)
+
+
+class Step(Generic[P, R_co]):
+    """
+    A step: what `@step` makes of a function. Call it as you would call the function.
+
+    Attributes:
+        name: What it is recorded under.
+        is_async: Whether the function is `async def`.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[P, R_co],
+        *,
+        undo: Callable[..., object] | None,
+        name: str | None,
+        retry: RetryPolicy | None,
+        undo_retry: RetryPolicy | None,
+        undo_timeout: Seconds | None,
+    ) -> None:
+        self._fn: Callable[..., Any] = _plain_function(fn)
+        self.name = check_name(
+            self._fn.__qualname__ if name is None else name, "The name of a step", StepDefinitionError
+        )
+        self.is_async = is_async(self._fn)
+        self._signature = inspect.signature(self._fn)
+        self._retry = _policy(retry, "retry", ONE_ATTEMPT)
+        self._undo_retry = _policy(undo_retry, "undo_retry", FOR_EVER)
+        self._undo_timeout = seconds(
+            UNDO_TIMEOUT if undo_timeout is None else undo_timeout, "undo_timeout"
+        )
+        self._static = isinstance(fn, staticmethod)
+        self._class = isinstance(fn, classmethod)
+        self._undo: Undo | None = None
+        if undo is not None:
+            self._set_undo(undo, method=False)
+        _names.claim(self.name, self._fn)
+        functools.update_wrapper(self, self._fn)
+
+    def __repr__(self) -> str:
+        return f"<step {self.name}>"
+
+    @overload
+    def undo(
+        self: Step[Concatenate[S, Q], Coroutine[Any, Any, T]],
+        fn: Callable[Concatenate[S, T, Q], object],
+        /,
+    ) -> Callable[Concatenate[S, T, Q], object]: ...
+    @overload
+    def undo(
+        self: Step[Concatenate[S, Q], Coroutine[Any, Any, T]], fn: Callable[[S, T], object], /
+    ) -> Callable[[S, T], object]: ...
+    @overload
+    def undo(
+        self: Step[Concatenate[S, Q], T], fn: Callable[Concatenate[S, T, Q], object], /
+    ) -> Callable[Concatenate[S, T, Q], object]: ...
+    @overload
+    def undo(
+        self: Step[Concatenate[S, Q], T], fn: Callable[[S, T], object], /
+    ) -> Callable[[S, T], object]: ...
+    @overload
+    def undo(
+        self: Step[Q, Coroutine[Any, Any, T]], fn: Callable[Concatenate[T, Q], object], /
+    ) -> Callable[Concatenate[T, Q], object]: ...
+    @overload
+    def undo(
+        self: Step[Q, Coroutine[Any, Any, T]], fn: Callable[[T], object], /
+    ) -> Callable[[T], object]: ...
+    @overload
+    def undo(
+        self: Step[Q, T], fn: Callable[Concatenate[T, Q], object], /
+    ) -> Callable[Concatenate[T, Q], object]: ...
+    @overload
+    def undo(self: Step[Q, T], fn: Callable[[T], object], /) -> Callable[[T], object]: ...
+
+    def undo(self, fn: Any, /) -> Any:
+        """
+        Declare the undo of this step below it; the form for methods.
+
+        `def release(self, result, order)` undoes a method `def reserve(self, order)`. The
+        function itself stays what it is.
+
+        Raises:
+            StepDefinitionError: The step has an undo already, or this one does not fit.
+        """
+        if self._undo is not None:
+            raise StepDefinitionError(
+                f"Step {self.name!r} has an undo already: {self._undo.fn!r}. A step has one undo."
+            )
+        self._set_undo(fn, method=self._is_method())
+        return fn
+
+    def _is_method(self) -> bool:
+        first = next(iter(self._signature.parameters), "")
+        return self._class or (not self._static and first in ("self", "cls"))
+
+    def _set_undo(self, fn: Any, *, method: bool) -> None:
+        if isinstance(fn, staticmethod | classmethod):
+            fn = fn.__func__
+        if isinstance(fn, Step):
+            fn = fn._fn
+        self._undo = plan_undo(
+            fn, self._signature, self.name, step_is_async=self.is_async, method=method
+        )
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Step[P, R_co]: ...
+    @overload
+    def __get__(
+        self: Step[Concatenate[S, Q], T], instance: S, owner: type | None = None
+    ) -> Callable[Q, T]: ...
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if self._static:
+            return self
+        if self._class:
+            return MethodType(self, owner if instance is None else type(instance))
+        return self if instance is None else MethodType(self, instance)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """
+        Run the step.
+
+        In a saga: once it has completed, a replay returns the recorded result, and its undo
+        is on the saga's stack.
+
+        Durability:
+            A crash before or in the function runs it again at the next start, under the same
+            `idempotency_key()`. A crash after it has been recorded does not.
+
+        Raises:
+            RetriesExhaustedError: Each of several attempts failed.
+            StepFailedError: The function's error cannot be stored.
+            Exception: Whatever the function raises.
+        """
+        if current_key.get() is None and (workflow_id := _dbos.workflow_here()) is not None:
+            recorder = current_recorder.get()
+            if recorder is not None and recorder.saga_id == workflow_id:
+                call = self._call(args, kwargs)
+                return recorder.call_async(call) if self.is_async else recorder.call(call)  # type: ignore[return-value]
+            return self._in_plain_workflow(workflow_id, args, kwargs)  # type: ignore[no-any-return]
+        _refuse_foreign_thread(self)
+        if self.is_async:
+            return self._plainly_async(args, kwargs)  # type: ignore[return-value]
+        with _PlainKey():
+            result: R_co = self._fn(*args, **kwargs)
+            return result
+
+    async def _plainly_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with _PlainKey():
+            return await self._fn(*args, **kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepCall:
+        return StepCall(
+            name=self.name,
+            body=functools.partial(self._fn, *args, **kwargs),
+            is_async=self.is_async,
+            retry=self._retry,
+            undo=self._compensation(args, kwargs) if self._undo is not None else None,
+        )
+
+    def _compensation(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Callable[[Any], Compensation]:
+        undo = self._undo
+        assert undo is not None
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        with_result = undo.bind(bound.arguments)
+
+        def completed(result: Any) -> Compensation:
+            return Compensation(
+                name=self.name,
+                undo=with_result(result),
+                is_async=undo.is_async,
+                retry=self._undo_retry,
+                timeout=self._undo_timeout,
+            )
+
+        return completed
+
+    def _in_plain_workflow(
+        self, workflow_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        reservation = _dbos.reserve()
+        mode = ON_LOOP if self.is_async else BLOCKING
+        body = functools.partial(self._fn, *args, **kwargs)
+
+        async def attempt() -> Any:
+            token = current_key.set(f"{workflow_id}:{reservation.step_id}")
+            try:
+                return await mode.call(body, self.is_async)
+            finally:
+                current_key.reset(token)
+
+        def attempts() -> Awaitable[Any]:
+            return run_attempts(
+                mode, attempt, name=self.name, retry=self._retry, codec=_dbos.PICKLE
+            )
+
+        if not self.is_async:
+            return _unwrap(_dbos.run(reservation, self.name, attempts))
+
+        async def on_loop() -> Any:
+            return _unwrap(await _dbos.run_async(reservation, self.name, attempts))
+
+        return on_loop()
+
+
+def _unwrap(outcome: Any) -> Any:
+    return outcome.result if isinstance(outcome, Retried) else outcome
+
+
+def _policy(policy: Any, what: str, default: RetryPolicy) -> RetryPolicy:
+    if policy is None:
+        return default
+    if not isinstance(policy, RetryPolicy):
+        raise StepDefinitionError(f"{what} takes a RetryPolicy, not {policy!r}.")
+    return policy
+
+
+def _plain_function(fn: Any) -> Callable[..., Any]:
+    """
+    The function that is to become a step.
+
+    Raises:
+        StepDefinitionError: `fn` is none, or one already.
+    """
+    inner = fn.__func__ if isinstance(fn, staticmethod | classmethod) else fn
+    if isinstance(inner, Step):
+        raise StepDefinitionError(
+            f"{inner.name!r} is a step already: decorate the function once, and put all the "
+            f"options into that one @step(...)."
+        )
+    if not inspect.isfunction(inner):
+        raise StepDefinitionError(
+            f"@step takes a function, and options by keyword, not {fn!r}."
+        )
+    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        raise StepDefinitionError(
+            f"{inner.__qualname__!r} is a generator: calling it runs nothing that could be "
+            f"recorded. A step is a plain or an async function."
+        )
+    return inner
+
+
+ForeignThreadGuard = Callable[[str], None]
+_guard: ForeignThreadGuard | None = None
+
+
+def set_foreign_thread_guard(guard: ForeignThreadGuard) -> None:
+    """Let `guard` refuse plain calls that a saga's body has moved to a thread of its own."""
+    global _guard
+    _guard = guard
+
+
+def _refuse_foreign_thread(called: Step[Any, Any]) -> None:
+    if _guard is not None and current_key.get() is None:
+        _guard(called.name)
+
+
+class _AnyUndo(Protocol):
+    """A decorator for a step without an undo."""
+
+    @overload
+    def __call__(
+        self, fn: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Step[P, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Step[P, R]: ...
+
+
+class _ByResult(Protocol[R]):
+    """A decorator for a step whose undo takes the result."""
+
+    @overload
+    def __call__(
+        self, fn: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Step[P, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Step[P, R]: ...
+
+
+class _ByResultAndArguments(Protocol[P, R]):
+    """A decorator for a step whose undo takes the result and the step's parameters."""
+
+    @overload
+    def __call__(
+        self, fn: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Step[P, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Step[P, R]: ...
+
+
+@overload
+def step(fn: Callable[P, R], /) -> Step[P, R]: ...
+@overload
+def step(
+    *,
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    undo: None = None,
+    undo_retry: RetryPolicy | None = None,
+    undo_timeout: Seconds | None = None,
+) -> _AnyUndo: ...
+@overload
+def step(
+    *,
+    undo: Callable[[T], Awaitable[object]],
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    undo_retry: RetryPolicy | None = None,
+    undo_timeout: Seconds | None = None,
+) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Step[P, Coroutine[Any, Any, T]]]: ...
+@overload
+def step(
+    *,
+    undo: Callable[Concatenate[T, P], Awaitable[object]],
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    undo_retry: RetryPolicy | None = None,
+    undo_timeout: Seconds | None = None,
+) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Step[P, Coroutine[Any, Any, T]]]: ...
+@overload
+def step(
+    *,
+    undo: Callable[[R], object],
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    undo_retry: RetryPolicy | None = None,
+    undo_timeout: Seconds | None = None,
+) -> _ByResult[R]: ...
+@overload
+def step(
+    *,
+    undo: Callable[Concatenate[R, P], object],
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    undo_retry: RetryPolicy | None = None,
+    undo_timeout: Seconds | None = None,
+) -> _ByResultAndArguments[P, R]: ...
+
+
+def step(
+    fn: Any = None,
+    /,
+    *,
+    undo: Any = None,
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    undo_retry: RetryPolicy | None = None,
+    undo_timeout: Seconds | None = None,
+) -> Any:
+    """
+    Make a function a step.
+
+    Args:
+        fn: The function: `def`, `async def`, a method, a static or class method.
+        undo: What undoes a completed call: `undo(result)` or `undo(result, <parameters of the
+            step, by name>)`; what it returns is ignored. It must be fit to run more than once
+            for one call, as a crash in it runs it again: let it go by `idempotency_key()`. A
+            plain function serves plain and async steps (it runs on a thread there), an async
+            one async steps. For methods, declare it below the step with `@<step>.undo`.
+        name: What the step is recorded under; default: the qualified name of the function.
+            Renaming a step strands the sagas that are past it.
+        retry: How often to try the step; default: once.
+        undo_retry: How often to try the undo; default: for ever, 1 s later at first, doubling,
+            at most every 5 minutes. Never shared with `retry`.
+        undo_timeout: Seconds that one attempt of the undo may take, or a `timedelta`; default:
+            5 minutes. An attempt that takes longer counts as failed.
+
+    Durability:
+        See `Step.__call__`.
+
+    Cancellation:
+        An async step that has begun is not torn when its awaiter is cancelled: it goes on to
+        its end and is recorded.
+
+    Raises:
+        StepDefinitionError: The function or an option is wrong; raised right here.
+    """
+    options: dict[str, Any] = {
+        "undo": undo,
+        "name": name,
+        "retry": retry,
+        "undo_retry": undo_retry,
+        "undo_timeout": undo_timeout,
+    }
+    if fn is not None:
+        return Step(fn, **options)
+    return lambda wrapped: Step(wrapped, **options)

@@ -1,0 +1,136 @@
+"""
+Time limits for sync and async bodies.
+
+A sync body cannot be stopped from outside. It runs on a daemon thread and, when its time is
+up, is left behind: its result is thrown away and its late error is logged. That thread gets
+every ContextVar but DBOS's own; with those, whatever the body does late would be written into
+the history of the saga that has gone on without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from typing import Any
+
+from ._errors import StepTimeoutError
+from ._mode import Mode
+
+log = logging.getLogger("sagas")
+
+GRACE = 5.0
+"""Seconds that a body may go on after its limit before it is left behind."""
+
+
+def _without_dbos() -> Context:
+    fresh = Context()
+    for variable, value in copy_context().items():
+        if not variable.name.startswith("dbos_"):
+            fresh.run(variable.set, value)
+    return fresh
+
+
+class _Attempt:
+    """A sync body on its own thread."""
+
+    def __init__(self, name: str, fn: Callable[[], Any]) -> None:
+        self.ended = threading.Event()
+        self.abandoned = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._name = name
+        self._fn = fn
+        context = _without_dbos()
+        thread = threading.Thread(
+            target=context.run, args=(self._run,), name=f"sagas-{name}", daemon=True
+        )
+        thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.result = self._fn()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.ended.set()
+            if self.abandoned:
+                log.warning(
+                    "%s ended after it had been given up: %s; its outcome is ignored.",
+                    self._name,
+                    "with " + repr(self.error) if self.error else "without an error",
+                )
+
+    def outcome(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+def _limited_blocking(fn: Callable[[], Any], name: str, timeout: float, grace: float) -> Any:
+    attempt = _Attempt(name, fn)
+    if attempt.ended.wait(timeout):
+        return attempt.outcome()
+    if not attempt.ended.wait(grace):
+        attempt.abandoned = True
+        log.warning("%s ignores its limit of %g s; it is left behind.", name, timeout)
+    raise StepTimeoutError(name, timeout)
+
+
+async def _limited_on_loop(fn: Callable[[], Any], name: str, timeout: float, grace: float) -> Any:
+    body = asyncio.ensure_future(fn())
+    try:
+        done, _ = await asyncio.wait({body}, timeout=timeout)
+        if not done:
+            body.cancel()
+            done, _ = await asyncio.wait({body}, timeout=grace)
+            if not done:
+                log.warning("%s ignores its limit of %g s; it is left behind.", name, timeout)
+                body.add_done_callback(lambda late: _report(late, name))
+            elif not body.cancelled():
+                body.exception()
+            raise StepTimeoutError(name, timeout)
+    except asyncio.CancelledError:
+        body.cancel()
+        raise
+    return body.result()
+
+
+def _report(late: asyncio.Future[Any], name: str) -> None:
+    error = None if late.cancelled() else late.exception()
+    log.warning("%s ended after it had been given up; its outcome is ignored.", name)
+    if error is not None:
+        log.warning("%s ended with %r.", name, error)
+
+
+async def limited(
+    mode: Mode,
+    fn: Callable[[], Any],
+    is_async: bool,
+    *,
+    name: str,
+    timeout: float,
+    grace: float = GRACE,
+) -> Any:
+    """
+    The result of `fn`, if it comes in time.
+
+    Args:
+        mode: Where the caller runs.
+        fn: The body, its arguments bound.
+        is_async: Whether it returns an awaitable.
+        name: For messages.
+        timeout: Seconds it may take.
+        grace: Seconds it may go on after that before it is left behind.
+
+    Cancellation:
+        An async body is cancelled with its caller; a sync one goes on.
+
+    Raises:
+        StepTimeoutError: It did not.
+    """
+    if is_async:
+        return await _limited_on_loop(fn, name, timeout, grace)
+    return await mode.call(lambda: _limited_blocking(fn, name, timeout, grace), False)

@@ -1,0 +1,70 @@
+"""
+The port between steps and whatever records them.
+
+A step does not know sagas. It hands its call to the recorder in `current_recorder`; a saga
+run is one. `Compensation` is what the recorder keeps of a completed step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ._policy import FOR_EVER, UNDO_TIMEOUT, RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class StepCall:
+    """One call of a step, as its recorder sees it."""
+
+    name: str
+    """The step's name: what DBOS records it under."""
+    body: Callable[[], Any]
+    """The user's function with its arguments bound."""
+    is_async: bool
+    """Whether `body` returns an awaitable."""
+    retry: RetryPolicy
+    """How often to try `body`."""
+    undo: Callable[[Any], Compensation] | None
+    """Given the step's ID and then its result, what undoes it; None where nothing does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compensation:
+    """One undo with everything it needs: what was recorded of a completed step."""
+
+    name: str
+    """The step's name."""
+    undo: Callable[[], Any]
+    """The undo with its arguments bound: copies, as they were when the step completed."""
+    is_async: bool = False
+    """Whether `undo` returns an awaitable."""
+    retry: RetryPolicy = FOR_EVER
+    """How often to try it."""
+    timeout: float = UNDO_TIMEOUT
+    """Seconds that one attempt may take."""
+
+
+class CompensationRecorder(Protocol):
+    """A running saga, as its steps see it."""
+
+    @property
+    def saga_id(self) -> str:
+        """The DBOS workflow ID."""
+
+    def call(self, call: StepCall) -> Any:
+        """Run a step of a sync saga, or return its recorded outcome."""
+
+    def call_async(self, call: StepCall) -> Coroutine[Any, Any, Any]:
+        """Reserve a step of an async saga now; the coroutine runs it or returns its outcome."""
+
+
+current_recorder: ContextVar[CompensationRecorder | None] = ContextVar(
+    "sagas_recorder", default=None
+)
+"""The saga whose body is running here."""
+
+current_key: ContextVar[str | None] = ContextVar("sagas_key", default=None)
+"""The idempotency key of the step or undo whose body is running here."""
