@@ -64,3 +64,8 @@ __all__ = [
     "saga",
     "shutdown",
 ]
+
+# Errors and records are stored by this name, so that a module of ours can be moved or renamed.
+for _public in [globals()[_name] for _name in __all__]:
+    if isinstance(_public, type):
+        _public.__module__ = __name__

@@ -219,4 +219,5 @@ def _compares(value: Any) -> bool:
         return all(_compares(k) and _compares(v) for k, v in value.items())
     if isinstance(value, list | tuple | set | frozenset):
         return all(_compares(v) for v in value)
-    return type(value).__eq__ is not object.__eq__
+    kind: Any = type(value)
+    return kind.__eq__ is not object.__eq__

@@ -27,6 +27,8 @@ _DBOS_STATUS: dict[SagaStatus, list[str]] = {
 }
 """In which of DBOS's states a saga of each state can be."""
 
+States = list[SagaState]
+Texts = list[str]
 Names = str | Saga[..., Any] | Iterable[str | Saga[..., Any]]
 
 
@@ -112,7 +114,7 @@ class SagaClient:
         status: SagaStatus | str | Iterable[SagaStatus | str] | None = None,
         name: Names | None = None,
         limit: int = 100,
-    ) -> list[SagaState]:
+    ) -> States:
         """
         Sagas, the newest first, without their steps and results.
 
@@ -130,7 +132,7 @@ class SagaClient:
         names = self._known_names() if name is None else _given_names(name)
         if not names or (wanted is not None and not wanted):
             return []
-        found: list[SagaState] = []
+        found: States = []
         offset = 0
         while len(found) < limit:
             page = self._page(names, wanted, min(PAGE, limit) if wanted is None else PAGE, offset)
@@ -140,9 +142,7 @@ class SagaClient:
                 break
         return found[:limit]
 
-    def _page(
-        self, names: list[str], wanted: set[SagaStatus] | None, size: int, offset: int
-    ) -> list[SagaState]:
+    def _page(self, names: Texts, wanted: set[SagaStatus] | None, size: int, offset: int) -> States:
         dbos_status = (
             None if wanted is None else sorted({d for s in wanted for d in _DBOS_STATUS[s]})
         )
@@ -163,7 +163,7 @@ class SagaClient:
             rows = [by_id.get(row.workflow_id, row) for row in rows]
         return [saga_state(row, loaded=False) for row in rows]
 
-    def _known_names(self) -> list[str]:
+    def _known_names(self) -> Texts:
         names = _catalog.names()
         for row in self._client.list_workflows(name=_catalog.WORKFLOW, load_output=False):
             if row.input is not None and row.input["args"]:
@@ -184,7 +184,7 @@ class SagaClient:
         status: SagaStatus | str | Iterable[SagaStatus | str] | None = None,
         name: Names | None = None,
         limit: int = 100,
-    ) -> list[SagaState]:  # type: ignore[valid-type]
+    ) -> States:
         """`list`, for use on an event loop."""
         return await asyncio.to_thread(self.list, status=status, name=name, limit=limit)
 
@@ -200,6 +200,6 @@ def _statuses(status: Any) -> set[SagaStatus] | None:
         raise SagaUsageError(f"{error}. A saga's status is one of: {known}.") from error
 
 
-def _given_names(name: Any) -> list[str]:
+def _given_names(name: Any) -> Texts:
     several = [name] if isinstance(name, str | Saga) else list(name)
     return [n.name if isinstance(n, Saga) else n for n in several]

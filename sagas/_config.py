@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 import yaml
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ._errors import SagaUsageError
 
@@ -181,7 +182,7 @@ def check_url(url: Any) -> str:
         raise SagaUsageError(f"The system database's URL must be text, not {url!r}. {shape}")
     try:
         parsed = sa.make_url(url)
-    except (sa.exc.ArgumentError, ValueError) as error:
+    except (ArgumentError, ValueError) as error:
         raise SagaUsageError(f"This is no database URL: {url!r}. {shape}") from error
     backend = parsed.get_backend_name()
     if backend not in ("postgresql", "sqlite", "cockroachdb"):
@@ -225,7 +226,7 @@ def check_reachable(url: str, timeout: float = 5.0) -> None:
     try:
         with engine.connect() as connection:
             connection.execute(sa.text(statement))
-    except sa.exc.SQLAlchemyError as error:
+    except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", None) or error).strip()
         if "does not exist" in cause and "database" in cause:
             return  # DBOS makes it, where it may

@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from steps._attempts import Codec, Retried, run_attempts
+from steps._attempts import Codec, run_attempts
 from steps._errors import OutcomeUnknownError, RetriesExhaustedError
 from steps._mode import ShuttingDown, alarm, drive, is_async
 from steps._timeout import limited
 from steps._undo import bind_by_hand
-from steps.abc import Compensation, StepCall, current_key, current_recorder
+from steps.abc import Compensation, Retried, StepCall, current_key, current_recorder
 
 from . import _dbos
 from ._control import Fault, TurnRound
 from ._errors import SagaUsageError
+from ._flight import InFlight
 from ._group import Group
 from ._marks import Turn
 from ._stack import Recorded, Stack
@@ -56,14 +57,6 @@ class _Progress:
     """The body returned; what goes wrong after that is no failure of the step."""
     error: BaseException | None = None
     """What the function raised, for DBOS to record."""
-
-
-@dataclass(frozen=True, slots=True)
-class InFlight:
-    """A body that is running in this process."""
-
-    name: str
-    since: datetime
 
 
 class SagaRun:
@@ -293,7 +286,9 @@ class SagaRun:
         if self.fresh:
             return False
         recorded = await self.host.ask(_dbos.list_steps, self.saga_id)
-        return any(r["function_id"] == step_id and type(r["error"]) is type(error) for r in recorded)
+        return any(
+            r["function_id"] == step_id and type(r["error"]) is type(error) for r in recorded
+        )
 
     async def rows(self) -> list[Recorded]:
         """The history as this execution found it."""

@@ -74,9 +74,11 @@ class Host(Protocol):
 
     async def run(self, reservation: Any, name: str, body: Callable[[], Awaitable[Any]]) -> Any:
         """Run `body` as a reserved step, or return its recorded outcome."""
+        ...
 
     async def ask(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call a blocking function of this module outside the saga."""
+        ...
 
 
 class BlockingHost:
@@ -108,7 +110,7 @@ reserve = steps_dbos.reserve
 
 def workflow_id() -> str | None:
     """The ID of the workflow that is running here, in its body or in a step."""
-    return cast("str | None", DBOS.workflow_id)
+    return DBOS.workflow_id
 
 
 def in_step() -> bool:
@@ -185,7 +187,6 @@ async def start_async(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 def on_dbos_loop(fn: Callable[[], Awaitable[T]]) -> T:
     """Run a coroutine function on the event loop on which DBOS runs async workflows."""
 
-
     async def on_loop() -> T:
         return await fn()
 
@@ -240,7 +241,6 @@ _seen_launched = False
 
 def is_launched() -> bool:
     """Whether DBOS is launched in this process, by whomever."""
-    global _seen_launched
     if not _seen_launched:
         probe = threading.Thread(target=_probe)  # as DBOS refuses to block an event loop
         probe.start()

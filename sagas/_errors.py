@@ -162,9 +162,7 @@ class CompensationFailedError(SagaParkedError):
         not_undone: The steps whose effect stands, in the order in which they were to be undone.
     """
 
-    def __init__(
-        self, message: str, *, not_undone: Sequence[NotUndone] = (), **facts: Any
-    ) -> None:
+    def __init__(self, message: str, *, not_undone: Sequence[NotUndone] = (), **facts: Any) -> None:
         super().__init__(message, **facts)
         self.not_undone: tuple[NotUndone, ...] = tuple(not_undone)
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from steps._attempts import Retried, attempts_of, describe, type_name
+from steps._attempts import attempts_of, describe, type_name
+from steps.abc import Retried
 
 from ._errors import Failure, SagaOutcomeError, SagaParkedError
 from ._marks import Marks, of_user

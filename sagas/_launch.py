@@ -151,4 +151,3 @@ def shutdown(*, timeout: Seconds = 0) -> None:
             _current.release()
             _current = None
             _catalog.forget()
-

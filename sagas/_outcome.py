@@ -33,9 +33,7 @@ _BY_NAME: dict[str, type[SagaOutcomeError]] = {
 }
 
 
-def failed(
-    saga_id: str, name: str, failure: Failure, undone: Sequence[StepRef]
-) -> SagaFailedError:
+def failed(saga_id: str, name: str, failure: Failure, undone: Sequence[StepRef]) -> SagaFailedError:
     """The end of a saga that failed and is undone."""
     steps = ", ".join(r.name for r in undone)
     work = f"undone: {steps}" if undone else "there was nothing to undo"

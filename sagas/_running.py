@@ -5,26 +5,38 @@ from __future__ import annotations
 import sys
 import threading
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ._errors import SagaUsageError
+from ._flight import InFlight
 
-if TYPE_CHECKING:
-    from ._context import SagaRun
+
+class Run(Protocol):
+    """An execution, as it is seen from outside it."""
+
+    saga_id: str
+    is_async: bool
+    thread: int
+    in_body: bool
+    """Whether its body is running user code outside any step."""
+    compensating: bool
+    in_flight: dict[int, InFlight]
+    """The bodies of steps and undos that are running, by the ID of the step."""
+
 
 _lock = threading.Lock()
-_runs: dict[str, list[SagaRun]] = {}
+_runs: dict[str, list[Run]] = {}
 
 _WAITS = ("threading", "concurrent.futures", "queue", "multiprocessing")
 
 
-def add(run: SagaRun) -> None:
+def add(run: Run) -> None:
     """An execution begins."""
     with _lock:
         _runs.setdefault(run.saga_id, []).append(run)
 
 
-def remove(run: SagaRun) -> None:
+def remove(run: Run) -> None:
     """An execution has ended."""
     with _lock:
         rest = [r for r in _runs.get(run.saga_id, ()) if r is not run]
@@ -34,7 +46,7 @@ def remove(run: SagaRun) -> None:
             _runs.pop(run.saga_id, None)
 
 
-def of(saga_id: str) -> SagaRun | None:
+def of(saga_id: str) -> Run | None:
     """The newest execution of a saga here; None where there is none."""
     runs = _runs.get(saga_id)
     return runs[-1] if runs else None

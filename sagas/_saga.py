@@ -489,9 +489,7 @@ def _saga_function(fn: Any) -> Callable[..., Any]:
             f"{fn.name!r} is a step. A function is either a step or a saga that calls steps."
         )
     if isinstance(fn, staticmethod | classmethod) or not inspect.isfunction(fn):
-        raise SagaDefinitionError(
-            f"@saga takes a function, and options by keyword, not {fn!r}."
-        )
+        raise SagaDefinitionError(f"@saga takes a function, and options by keyword, not {fn!r}.")
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise SagaDefinitionError(
             f"{fn.__qualname__!r} is a generator. A saga is a plain or an async function."

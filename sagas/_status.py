@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 from ._errors import SagaOutcomeError, SagaParkedError, SagaTerminatedError
 from ._marks import Marks
 
 
-class SagaStatus(str, Enum):
+class SagaStatus(StrEnum):
     """The state of a saga."""
 
     STARTED = "STARTED"
@@ -26,16 +26,13 @@ class SagaStatus(str, Enum):
     TERMINATED = "TERMINATED"
     """Stopped on purpose, nothing undone."""
 
-    def __str__(self) -> str:
-        return self.value
-
     @property
     def is_final(self) -> bool:
         """Whether it stays so by itself."""
         return self not in (SagaStatus.STARTED, SagaStatus.PENDING, SagaStatus.COMPENSATING)
 
 
-class StepStatus(str, Enum):
+class StepStatus(StrEnum):
     """The state of one step of a saga."""
 
     EXECUTING = "executing"
@@ -50,9 +47,6 @@ class StepStatus(str, Enum):
     """It succeeded and was undone."""
     COMPENSATION_FAILED = "compensation_failed"
     """It succeeded and its undo failed for good."""
-
-    def __str__(self) -> str:
-        return self.value
 
 
 def saga_status(dbos_status: str, marks: Marks, error: BaseException | str | None) -> SagaStatus:

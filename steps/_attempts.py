@@ -11,12 +11,12 @@ import asyncio
 import random
 import traceback
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ._errors import RetriesExhaustedError, StepFailedError
 from ._mode import Mode
 from ._policy import RetryPolicy
+from .abc import Retried
 
 
 class Codec(Protocol):
@@ -27,14 +27,6 @@ class Codec(Protocol):
 
     def loads(self, data: Any) -> Any:
         """Decode."""
-
-
-@dataclass(frozen=True, slots=True)
-class Retried:
-    """The recorded result of a step that needed more than one attempt."""
-
-    result: Any
-    attempts: int
 
 
 def attempts_of(recorded: Any) -> int:

@@ -12,15 +12,9 @@ The errors a step raises.
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Sequence
 from typing import Any
-
-
-def _rebuild(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
-    error = cls.__new__(cls, *args)
-    error.args = args
-    error.__dict__.update(state)
-    return error
 
 
 class PlainDataError(Exception):
@@ -33,7 +27,7 @@ class PlainDataError(Exception):
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.args, self.__dict__)
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class StepError(PlainDataError):
@@ -87,8 +81,7 @@ class RetriesExhaustedError(StepError):
     def __init__(self, name: str, attempts: int, errors: Sequence[Exception]) -> None:
         last = errors[-1]
         super().__init__(
-            f"{name!r} failed {attempts} times; the last error was "
-            f"{type(last).__name__}: {last}"
+            f"{name!r} failed {attempts} times; the last error was {type(last).__name__}: {last}"
         )
         self.name = name
         self.attempts = attempts

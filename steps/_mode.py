@@ -98,5 +98,5 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 def is_async(fn: Callable[..., Any]) -> bool:
     """Whether calling `fn` returns an awaitable."""
     return inspect.iscoroutinefunction(fn) or (
-        not inspect.isfunction(fn) and inspect.iscoroutinefunction(getattr(fn, "__call__", None))
+        not inspect.isfunction(fn) and inspect.iscoroutinefunction(type(fn).__call__)
     )

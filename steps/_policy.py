@@ -107,9 +107,8 @@ class RetryPolicy:
 
     def is_final(self, error: Exception) -> bool:
         """Whether `error` ends the retries whatever the count."""
-        if isinstance(error, NonRetryableError) or isinstance(error, self.give_up_on):
-            return True
-        return not isinstance(error, self.retry_on)
+        gives_up = isinstance(error, (NonRetryableError, self.give_up_on))
+        return gives_up or not isinstance(error, self.retry_on)
 
     def is_exhausted(self, attempts: int) -> bool:
         """Whether no attempt is left after `attempts` of them."""
@@ -130,11 +129,14 @@ class RetryPolicy:
                 return seconds(asked, "retry_after", zero=True)
             except StepDefinitionError:
                 pass  # a header's date, say: the policy's own wait is the safe answer
-        assert isinstance(self.first_delay, float) and isinstance(self.max_delay, float)
+        first, longest = (
+            seconds(self.first_delay, "", zero=True),
+            seconds(self.max_delay, "", zero=True),
+        )
         try:
-            wait = min(self.first_delay * self.backoff ** (attempts - 1), self.max_delay)
+            wait = min(first * self.backoff ** (attempts - 1), longest)
         except OverflowError:
-            wait = self.max_delay
+            wait = longest
         return wait * (1.0 - self.jitter * chance)
 
 

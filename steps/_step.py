@@ -16,13 +16,13 @@ from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from . import _dbos
-from ._attempts import Retried, run_attempts
+from ._attempts import run_attempts
 from ._errors import StepDefinitionError, StepError
-from ._mode import BLOCKING, ON_LOOP, drive, is_async
+from ._mode import BLOCKING, ON_LOOP, is_async
 from ._names import Names, check_name
 from ._policy import FOR_EVER, ONE_ATTEMPT, UNDO_TIMEOUT, RetryPolicy, Seconds, seconds
 from ._undo import Undo, plan_undo
-from .abc import Compensation, StepCall, current_key, current_recorder
+from .abc import Compensation, Retried, StepCall, current_key, current_recorder
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -88,7 +88,9 @@ class Step(Generic[P, R_co]):
     ) -> None:
         self._fn: Callable[..., Any] = _plain_function(fn)
         self.name = check_name(
-            self._fn.__qualname__ if name is None else name, "The name of a step", StepDefinitionError
+            self._fn.__qualname__ if name is None else name,
+            "The name of a step",
+            StepDefinitionError,
         )
         self.is_async = is_async(self._fn)
         self._signature = inspect.signature(self._fn)
@@ -109,13 +111,13 @@ class Step(Generic[P, R_co]):
         return f"<step {self.name}>"
 
     @overload
-    def undo(
+    def undo(  # type: ignore[overload-overlap]
         self: Step[Concatenate[S, Q], Coroutine[Any, Any, T]],
         fn: Callable[Concatenate[S, T, Q], object],
         /,
     ) -> Callable[Concatenate[S, T, Q], object]: ...
     @overload
-    def undo(
+    def undo(  # type: ignore[overload-overlap]
         self: Step[Concatenate[S, Q], Coroutine[Any, Any, T]], fn: Callable[[S, T], object], /
     ) -> Callable[[S, T], object]: ...
     @overload
@@ -131,7 +133,7 @@ class Step(Generic[P, R_co]):
         self: Step[Q, Coroutine[Any, Any, T]], fn: Callable[Concatenate[T, Q], object], /
     ) -> Callable[Concatenate[T, Q], object]: ...
     @overload
-    def undo(
+    def undo(  # type: ignore[overload-overlap]
         self: Step[Q, Coroutine[Any, Any, T]], fn: Callable[[T], object], /
     ) -> Callable[[T], object]: ...
     @overload
@@ -301,9 +303,7 @@ def _plain_function(fn: Any) -> Callable[..., Any]:
             f"options into that one @step(...)."
         )
     if not inspect.isfunction(inner):
-        raise StepDefinitionError(
-            f"@step takes a function, and options by keyword, not {fn!r}."
-        )
+        raise StepDefinitionError(f"@step takes a function, and options by keyword, not {fn!r}.")
     if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
         raise StepDefinitionError(
             f"{inner.__qualname__!r} is a generator: calling it runs nothing that could be "
@@ -372,7 +372,7 @@ def step(
     undo_timeout: Seconds | None = None,
 ) -> _AnyUndo: ...
 @overload
-def step(
+def step(  # type: ignore[overload-overlap]
     *,
     undo: Callable[[T], Awaitable[object]],
     name: str | None = None,
@@ -381,7 +381,7 @@ def step(
     undo_timeout: Seconds | None = None,
 ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Step[P, Coroutine[Any, Any, T]]]: ...
 @overload
-def step(
+def step(  # type: ignore[overload-overlap]
     *,
     undo: Callable[Concatenate[T, P], Awaitable[object]],
     name: str | None = None,

@@ -8,6 +8,7 @@ no more than after a crash.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import pickle
 from collections.abc import Callable, Mapping
@@ -31,10 +32,9 @@ class Copied:
         self._value = value
         self._data: bytes | None = None
         if type(value) not in _ATOMS:
-            try:
+            # A connection, say: a step may take what no copy can be made of.
+            with contextlib.suppress(Exception):
                 self._data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-            except Exception:
-                pass  # a connection, say: a step may take what no copy can be made of
 
     def get(self) -> Any:
         """A copy, or the value itself where none can be made."""
@@ -184,9 +184,7 @@ def _match(
             keywords.append(parameter.name)
         else:
             positional.append(parameter.name)
-    return Undo(
-        fn, undo_is_async, method, tuple(positional), tuple(keywords), rest, others, spread
-    )
+    return Undo(fn, undo_is_async, method, tuple(positional), tuple(keywords), rest, others, spread)
 
 
 def bind_by_hand(

