@@ -34,14 +34,23 @@ class Ticket:
     """
 
     def __init__(self) -> None:
-        self.begun = threading.Event()
+        self.used = False
+        self._settled = threading.Event()
 
     def redeem(self) -> bool:
         """Whether this is the first use."""
-        if self.begun.is_set():
-            return False
-        self.begun.set()
-        return True
+        first, self.used = not self.used, True
+        self._settled.set()
+        return first
+
+    def void(self, _: object = None) -> None:
+        """The call that issued it is over."""
+        self._settled.set()
+
+    def wait(self) -> bool:
+        """Wait until it is used or void; whether it was used."""
+        self._settled.wait()
+        return self.used
 
 
 current_ticket: ContextVar[Ticket | None] = ContextVar("sagas_ticket", default=None)

@@ -56,7 +56,7 @@ class SagaState:
     """When it ended; None while it has not."""
     result: Any = None
     """What it returned, once COMPLETED (not loaded by `list`)."""
-    error: SagaOutcomeError | None = None
+    error: SagaOutcomeError | None = field(default=None, compare=False)
     """What `SagaHandle.result` raises, once it has ended without a result."""
     failure: Failure | None = None
     """Why it turned round; there from that moment on."""

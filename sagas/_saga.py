@@ -21,7 +21,7 @@ from steps.abc import current_recorder
 from . import _arguments, _catalog, _codec, _dbos, _launch, _pool
 from ._context import Ticket, current_ticket
 from ._engine import Engine, execute
-from ._errors import SagaConflictError, SagaDefinitionError, SagaOutcomeError, SagaUsageError
+from ._errors import SagaConflictError, SagaDefinitionError, SagaUsageError
 from ._handle import SagaHandle, refuse_on_loop
 from ._marks import PREFIX
 
@@ -81,7 +81,7 @@ class Saga(Generic[P, R_co]):
         self.is_async = is_async(self._fn)
         self._signature = inspect.signature(self._fn)
         self._engine = Engine(self.name, self._fn, self.is_async, undo_failure)
-        _names.claim(self.name, self._fn)
+        _names.claim(self.name, self._fn, given=name is not None)
         self._workflow = _dbos.register(
             _workflow_function(self._engine),
             self.name,
@@ -398,12 +398,9 @@ class Starter(Generic[P, R_co]):
                 return self._saga._workflow(*args, **kwargs)
 
         future = _pool.submit(contextvars.copy_context().run, run)
-        future.add_done_callback(lambda _: ticket.begun.set())
-        ticket.begun.wait()
-        if future.done():
-            error = future.exception()
-            if error is not None and not isinstance(error, SagaOutcomeError | _dbos.AwaitedEnd):
-                raise error
+        future.add_done_callback(ticket.void)
+        if not ticket.wait():
+            future.result()  # why it was not begun
         return SagaHandle(saga_id, future=future)
 
     async def _begin_on_loop(

@@ -30,9 +30,14 @@ PICKLE = PickleCodec()
 
 
 def workflow_here() -> str | None:
-    """The ID of the workflow whose body, outside any step of it, is running here."""
+    """The ID of the workflow that is running here, in its body or in a step."""
     workflow_id: str | None = DBOS.workflow_id
-    return workflow_id if workflow_id is not None and DBOS.step_id is None else None
+    return workflow_id
+
+
+def in_step() -> bool:
+    """Whether a step of it is running here."""
+    return DBOS.step_id is not None
 
 
 def reserve() -> Any:

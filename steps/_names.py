@@ -43,32 +43,44 @@ class Origin:
 
 
 class Names:
-    """The definitions of one kind, by name."""
+    """
+    The definitions of one kind, by name.
 
-    def __init__(self, kind: str, error: type[Exception]) -> None:
+    Args:
+        kind: What they are, for messages.
+        error: What to raise.
+        per_module: Whether two modules may each have one of a name, where nobody gave it by hand.
+    """
+
+    def __init__(self, kind: str, error: type[Exception], *, per_module: bool = False) -> None:
         self._kind = kind
         self._error = error
-        self._origins: dict[str, Origin] = {}
+        self._per_module = per_module
+        self._origins: dict[tuple[str, str], Origin] = {}
 
-    def claim(self, name: str, fn: Callable[..., Any]) -> None:
+    def claim(self, name: str, fn: Callable[..., Any], *, given: bool) -> None:
         """
         Take `name` for `fn`.
+
+        Args:
+            name: The name.
+            fn: What is to have it.
+            given: Whether somebody chose it, rather than its being the function's own.
 
         Raises:
             Exception: (of the kind given) Another function has it.
         """
         origin = Origin.of(fn)
-        first = self._origins.setdefault(name, origin)
+        shared = self._per_module and not given
+        key = (origin.module if shared else "", name)
+        first = self._origins.setdefault(key, origin)
         if not first.is_redefined_by(origin):
             raise self._error(
                 f"Two {self._kind}s are named {name!r}: one at {first.file}:{first.line}, one at "
                 f"{origin.file}:{origin.line}. A running saga is continued by name, so each "
                 f"needs its own: rename one, or give it name=."
             )
-        self._origins[name] = origin
-
-    def __iter__(self) -> Any:
-        return iter(tuple(self._origins))
+        self._origins[key] = origin
 
 
 def check_name(name: Any, what: str, error: type[Exception]) -> str:

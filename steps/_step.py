@@ -32,7 +32,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
 
-_names = Names("step", StepDefinitionError)
+_names = Names("step", StepDefinitionError, per_module=True)
 
 
 def idempotency_key() -> str:
@@ -104,7 +104,7 @@ class Step(Generic[P, R_co]):
         self._undo: Undo | None = None
         if undo is not None:
             self._set_undo(undo, method=False)
-        _names.claim(self.name, self._fn)
+        _names.claim(self.name, self._fn, given=name is not None)
         functools.update_wrapper(self, self._fn)
 
     def __repr__(self) -> str:
@@ -203,12 +203,16 @@ class Step(Generic[P, R_co]):
             StepFailedError: The function's error cannot be stored.
             Exception: Whatever the function raises.
         """
-        if current_key.get() is None and (workflow_id := _dbos.workflow_here()) is not None:
+        if current_key.get() is None:
             recorder = current_recorder.get()
-            if recorder is not None and recorder.saga_id == workflow_id:
-                call = self._call(args, kwargs)
-                return recorder.call_async(call) if self.is_async else recorder.call(call)  # type: ignore[return-value]
-            return self._in_plain_workflow(workflow_id, args, kwargs)  # type: ignore[no-any-return]
+            workflow_id = _dbos.workflow_here()
+            # A task that outlives its saga has the recorder but no workflow: it is refused there.
+            if recorder is not None and workflow_id in (recorder.saga_id, None):
+                if not _dbos.in_step():
+                    call = self._call(args, kwargs)
+                    return recorder.call_async(call) if self.is_async else recorder.call(call)  # type: ignore[return-value]
+            elif workflow_id is not None and not _dbos.in_step():
+                return self._in_plain_workflow(workflow_id, args, kwargs)  # type: ignore[no-any-return]
         _refuse_foreign_thread(self)
         if self.is_async:
             return self._plainly_async(args, kwargs)  # type: ignore[return-value]

@@ -13,9 +13,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from dbos import run_dbos_database_migrations
+from dbos import DBOS, run_dbos_database_migrations
 
 import sagas
+from sagas._launch import launched
+
+FAST = "fast-test-queue"
+"""A queue that is polled often: DBOS's own costs a second."""
 
 
 @pytest.fixture(scope="session")
@@ -76,9 +80,7 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def database(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of a database of the test's own, with DBOS's tables."""
+def _database(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if backend == "sqlite":
         path = tmp_path / "system.sqlite"
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
@@ -92,6 +94,12 @@ def database(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> It
     _admin(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
+@pytest.fixture
+def database(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database of the test's own, with DBOS's tables."""
+    yield from _database(backend, request, tmp_path)
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No configuration but the test's, and nothing left running after it."""
@@ -99,16 +107,16 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
         if name.startswith("DBOS_") and name != "DBOS_TEST_POSTGRES_URL":
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    before = launched()
     yield
-    sagas.shutdown()
+    if launched() is not before:
+        sagas.shutdown()
 
 
 Launch = Callable[..., sagas.Launched]
 
 
-@pytest.fixture
-def config(database: str) -> dict[str, Any]:
-    """A configuration for the test's database."""
+def _config(database: str) -> dict[str, Any]:
     return {
         "name": "test-app",
         "system_database_url": database,
@@ -118,9 +126,32 @@ def config(database: str) -> dict[str, Any]:
 
 
 @pytest.fixture
+def config(database: str) -> dict[str, Any]:
+    """A configuration for the test's database."""
+    return _config(database)
+
+
+@pytest.fixture
 def app(config: dict[str, Any]) -> sagas.Launched:
     """A launched application on the test's database."""
     return sagas.launch(config)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def shared_app(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[sagas.Launched]:
+    """
+    An application that the tests of a module share, for each database.
+
+    Each test of such a module takes it, and saga IDs of its own.
+    """
+    databases = _database(request.param, request, tmp_path_factory.mktemp("shared"))
+    application = sagas.launch(_config(next(databases)))
+    DBOS.register_queue(FAST, polling_interval_sec=0.01)
+    yield application
+    sagas.shutdown()
+    next(databases, None)
 
 
 @pytest.fixture

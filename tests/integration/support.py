@@ -1,0 +1,84 @@
+"""What the integration tests share: a ledger, a crash in process, a fast way back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dbos import DBOS
+
+from sagas import SagaHandle, SagaStatus
+
+from ..conftest import FAST
+
+
+class Crash(BaseException):
+    """The process dies here, as far as this execution is concerned."""
+
+
+class Ledger(list[str]):
+    """What has taken effect, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._crashes: set[str] = set()
+        self.died: list[str] = []
+
+    def crash_at(self, *entries: str) -> None:
+        """Die once, right after each of these effects."""
+        self._crashes |= set(entries)
+
+    def write(self, entry: str) -> None:
+        """Take effect; perhaps die after it."""
+        self.append(entry)
+        if entry in self._crashes:
+            self._crashes.remove(entry)
+            self.died.append(entry)
+            raise Crash(entry)
+
+
+def until(condition: Callable[[], Any], timeout: float = 15.0) -> Any:
+    """Wait until `condition` holds, and return what it gave."""
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "the condition was not met in time"
+        time.sleep(0.01)
+    return found
+
+
+def resume(saga_id: str, *, to_end: bool = True) -> None:
+    """Run an interrupted saga again, as a restart does."""
+    if DBOS.retrieve_queue(FAST) is None:
+        DBOS.register_queue(FAST, polling_interval_sec=0.01)
+    DBOS.resume_workflow(saga_id, queue_name=FAST)
+    if to_end:
+        handle = SagaHandle[Any](saga_id)
+        until(lambda: handle.status().is_final)
+
+
+def crash_and_resume(starter: Any, *args: Any, ledger: Ledger, at: Sequence[str]) -> None:
+    """Start a saga that dies after each of these effects in turn, and bring it to its end."""
+    saga_id = starter._saga_id
+    ledger.died.clear()
+    ledger.crash_at(*at)
+    starter.start(*args)
+    for n in range(1, len(at) + 1):
+        until(lambda n=n: len(ledger.died) == n and not _runs(saga_id))
+        resume(saga_id, to_end=n == len(at))
+
+
+def _runs(saga_id: str) -> bool:
+    from sagas import _running
+
+    return _running.of(saga_id) is not None
+
+
+def names(saga_id: str) -> list[str]:
+    """What DBOS has recorded of a saga, by step ID."""
+    return [row["function_name"] for row in DBOS.list_workflow_steps(saga_id)]
+
+
+def status(saga_id: str) -> SagaStatus:
+    """A saga's state."""
+    return SagaHandle[Any](saga_id).status()
