@@ -80,7 +80,7 @@ def rebuild(value: Any, hint: Any) -> Any:
         return _rebuild_items(value, origin, get_args(hint))
     if isinstance(value, dict) and origin in (dict, Mapping) and len(get_args(hint)) == 2:
         return {k: rebuild(v, get_args(hint)[1]) for k, v in value.items()}
-    if not isinstance(hint, type) or isinstance(value, hint):
+    if hint is Any or not isinstance(hint, type) or _is_a(value, hint):
         return value
     if isinstance(value, dict) and hasattr(hint, "model_validate"):
         return hint.model_validate(value)
@@ -97,6 +97,13 @@ def rebuild(value: Any, hint: Any) -> Any:
     return value
 
 
+def _is_a(value: Any, hint: type) -> bool:
+    try:
+        return isinstance(value, hint)
+    except TypeError:
+        return True  # a TypedDict, or a protocol that cannot tell: any value will do
+
+
 def _rebuild_union(value: Any, hints: tuple[Any, ...]) -> Any:
     if value is None and type(None) in hints:
         return None
@@ -109,7 +116,7 @@ def _rebuild_union(value: Any, hints: tuple[Any, ...]) -> Any:
         except (ValueError, TypeError) as error:
             failure = error
             continue
-        if not isinstance(hint, type) or isinstance(built, hint):
+        if not isinstance(hint, type) or _is_a(built, hint):
             return built
     if failure is not None:
         raise failure

@@ -40,6 +40,16 @@ class SagaHandle(Generic[R_co]):
         self._future = future
         self._task = task
 
+    def for_threads(self) -> SagaHandle[R_co]:
+        """This handle, for use off the event loop on which the saga runs, which is this one."""
+        if self._task is None:
+            return self
+        future: Future[Any] = Future()
+        waiting = asyncio.ensure_future(self._task.get_result())
+        _waiting.add(waiting)
+        waiting.add_done_callback(lambda ended: _pass_on(ended, future))
+        return SagaHandle(self.saga_id, future=future)
+
     def __repr__(self) -> str:
         return f"<SagaHandle {self.saga_id!r}>"
 
@@ -145,6 +155,20 @@ class SagaHandle(Generic[R_co]):
     async def state_async(self) -> SagaState:
         """`state`, for use on an event loop."""
         return await asyncio.to_thread(state_of, self.saga_id)
+
+
+_waiting: set[asyncio.Future[Any]] = set()
+"""Tasks that nobody else holds: an event loop forgets those."""
+
+
+def _pass_on(ended: asyncio.Future[Any], future: Future[Any]) -> None:
+    _waiting.discard(ended)
+    if ended.cancelled():
+        future.set_exception(ShuttingDown())
+    elif (error := ended.exception()) is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(ended.result())
 
 
 def _patience(timeout: Seconds) -> float:

@@ -301,7 +301,7 @@ class Starter(Generic[P, R_co]):
         refuse_on_loop(f"{saga.name}.start()", "await start_async(...)")
         saga._check_arguments(args, kwargs)
         if self._queue is None and saga.is_async:
-            return _dbos.on_dbos_loop(lambda: self._begin_on_loop(args, kwargs))
+            return _dbos.on_dbos_loop(lambda: self._begin_for_thread(args, kwargs))
         return self._start_blocking(args, kwargs)
 
     @overload
@@ -417,6 +417,13 @@ class Starter(Generic[P, R_co]):
             return await asyncio.to_thread(self._attach, saga_id, args, kwargs)
         finally:
             current_ticket.reset(token)
+
+    async def _begin_for_thread(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> SagaHandle[Any]:
+        """On DBOS's loop, for a caller on a thread: its handle must not need the loop."""
+        handle = await self._begin_on_loop(args, kwargs)
+        return handle.for_threads()
 
     def _attach(
         self, saga_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]

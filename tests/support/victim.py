@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -92,20 +93,23 @@ def point(name: str) -> None:
 # --- points around the saga's writes to the database
 
 
+_WRITES = re.compile(r"(INSERT INTO|UPDATE) \"?\w+\"?\.(operation_outputs|workflow_status)\b")
+
+
 def _label(statement: str, parameters: Any) -> str | None:
     """What a statement writes of our saga; None where it is none of those we look for."""
     values = list(parameters.values()) if isinstance(parameters, dict) else list(parameters)
     if _given().saga_id not in values:
         return None
-    verb, table = statement.split()[0].upper(), statement
-    if verb == "INSERT" and "operation_outputs" in table:
+    tables = set(_WRITES.findall(statement))
+    if ("INSERT INTO", "operation_outputs") in tables:
         name = next((v for v in values if isinstance(v, str) and "victim." in v), None)
         return None if name is None else f"checkpoint:{_short(name)}"
-    if verb == "INSERT" and "workflow_status" in table:
+    if ("INSERT INTO", "workflow_status") in tables:
         return "row"
-    if verb != "UPDATE" or "workflow_status" not in table:
+    if ("UPDATE", "workflow_status") not in tables:
         return None
-    if any(isinstance(v, str) and "sagas.turn" in v for v in values):
+    if any("sagas.turn" in str(getattr(v, "obj", v)) for v in values):  # .obj: of psycopg's JSON
         return "mark"
     return "outcome" if "ERROR" in values or "SUCCESS" in values else None
 

@@ -84,7 +84,7 @@ def test_drive_refuses_to_suspend() -> None:
 
     async def work() -> None:
         try:
-            await asyncio.sleep(1)
+            await asyncio.sleep(0)
         finally:
             closed.append(True)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import tomllib
 from collections.abc import Callable
 from typing import Any
 
@@ -48,33 +50,48 @@ def names() -> Names:
 
 def test_a_name_belongs_to_one_function(names: Names) -> None:
     """A second function of the same name is refused; the message gives both places."""
-    names.claim("a", one)
+    names.claim("a", one, given=False)
     with pytest.raises(ClashError, match="'a'") as caught:
-        names.claim("a", two)
+        names.claim("a", two, given=False)
     for fn in (one, two):
         assert f"{fn.__code__.co_filename}:{fn.__code__.co_firstlineno}" in str(caught.value)
 
 
 def test_two_names_do_not_meet(names: Names) -> None:
     """Functions of different names do not disturb each other."""
-    names.claim("a", one)
-    names.claim("b", two)
-    assert list(names) == ["a", "b"]
+    names.claim("a", one, given=False)
+    names.claim("b", two, given=False)
+    with pytest.raises(ClashError):
+        names.claim("b", one, given=False)
+
+
+@pytest.mark.parametrize("per_module", [True, False])
+@pytest.mark.parametrize("given", [True, False])
+def test_functions_of_two_modules(per_module: bool, given: bool) -> None:
+    """Where it is allowed, each module may have a function of a name, unless it was chosen."""
+    names = Names("thing", ClashError, per_module=per_module)
+    names.claim("load", json.load, given=given)
+    if per_module and not given:
+        names.claim("load", tomllib.load, given=given)
+    else:
+        with pytest.raises(ClashError):
+            names.claim("load", tomllib.load, given=given)
 
 
 def test_the_same_lines_may_run_again(names: Names) -> None:
     """A factory that defines its function twice, or a reload, is no second definition."""
-    names.claim("inner", made())
-    names.claim("inner", made())
-    assert list(names) == ["inner"]
+    names.claim("inner", made(), given=False)
+    names.claim("inner", made(), given=False)
+    with pytest.raises(ClashError):
+        names.claim("inner", one, given=False)
 
 
 def test_a_cell_may_be_run_again(names: Names) -> None:
     """At a prompt a changed function replaces the one of the same name."""
-    names.claim("cell", typed_at_a_prompt("def cell(): return 1"))
-    names.claim("cell", typed_at_a_prompt("\n\ndef cell(): return 2"))
+    names.claim("cell", typed_at_a_prompt("def cell(): return 1"), given=False)
+    names.claim("cell", typed_at_a_prompt("\n\ndef cell(): return 2"), given=False)
     with pytest.raises(ClashError):
-        names.claim("cell", one)
+        names.claim("cell", one, given=False)
 
 
 def test_the_origin_is_that_of_the_wrapped_function() -> None:
@@ -89,7 +106,9 @@ def test_an_origin_of_something_without_code() -> None:
     assert Origin.of(functools.partial(one)).line == 0
 
 
-@pytest.mark.parametrize("name", ["a", "Ordnung: schön", "a.b.<locals>.c", "x" * 200, "注文", "a:b#2"])
+@pytest.mark.parametrize(
+    "name", ["a", "Ordnung: schön", "a.b.<locals>.c", "x" * 200, "注文", "a:b#2"]
+)
 def test_printable_text_is_a_name(name: str) -> None:
     """Any printable text of up to 200 characters can be a name."""
     assert check_name(name, "The name", ClashError) == name

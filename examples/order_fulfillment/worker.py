@@ -1,0 +1,46 @@
+"""
+The process that runs the sagas: `python -m examples.order_fulfillment.worker`.
+
+It may be killed at any moment and started again. What was in flight is resumed by `launch()`;
+an order that was started before is not started twice, as its saga has the order's ID.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+from sagas import SagaOutcomeError, launch
+
+from .orders import load_orders
+from .saga import fulfil_order
+from .services.store import connected
+
+SERVICES_DATABASE = "ORDERS_DATABASE_URL"
+RUN = "ORDERS_RUN"
+
+INTERVAL = 0.03
+"""Seconds between two orders."""
+
+
+def saga_id(run: str, order_id: str) -> str:
+    """The ID of an order's saga; each run of the demo has its own."""
+    return f"{run}-{order_id}"
+
+
+def main() -> None:
+    """Start the saga of every order, and wait until all have ended."""
+    run = os.environ[RUN]
+    with connected(os.environ[SERVICES_DATABASE]), launch(executor_id=run):
+        handles = []
+        for order in load_orders():
+            handles.append(fulfil_order.options(saga_id=saga_id(run, order.order_id)).start(order))
+            time.sleep(INTERVAL)
+        for handle in handles:
+            with contextlib.suppress(SagaOutcomeError):
+                handle.result()
+
+
+if __name__ == "__main__":
+    main()
