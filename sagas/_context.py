@@ -100,6 +100,7 @@ class SagaRun:
         self.thread = threading.get_ident()
         self.is_async = isinstance(host, _dbos.LoopHost)
         self.group = Group() if self.is_async else None
+        self.ending = alarm.event
         self._rows: list[Recorded] | None = None
 
     def call(self, call: StepCall) -> Any:
@@ -148,6 +149,17 @@ class SagaRun:
                 f"place in the saga would depend on timing: call steps from the saga's own "
                 f"body; an async saga runs them concurrently with asyncio.gather."
             )
+        self.check()
+
+    def check(self) -> None:
+        """
+        Go on, or not.
+
+        Raises:
+            BaseException: `stop`, or `ShuttingDown`.
+        """
+        if self.stop is None and self.ending.is_set():
+            self.stop = ShuttingDown()
         if self.stop is not None:
             raise self.stop
 
@@ -232,7 +244,7 @@ class SagaRun:
                 name=call.name,
                 retry=call.retry,
                 codec=self.codec,
-                before=self._before_attempt,
+                before=self.check,
             )
         except Exception as error:
             if _outcome_unknown(error):
@@ -246,12 +258,6 @@ class SagaRun:
             current_key.reset(token)
         progress.returned = True
         return result
-
-    def _before_attempt(self) -> None:
-        if self.stop is not None:
-            raise self.stop
-        if alarm.ringing:
-            raise ShuttingDown
 
     async def _sort_out(
         self, error: BaseException, step_id: int, name: str, progress: _Progress
@@ -280,6 +286,8 @@ class SagaRun:
                 error,
             )
         live = progress.error is error
+        if not live:
+            self.check()  # the database may be closed already
         if not live and (progress.invoked or not await self._is_recorded(error, step_id)):
             self._fault(f"step {step_id} {name!r} could not be recorded or read: {error!r}", error)
         if not self.fresh:

@@ -35,7 +35,7 @@ from ._context import SagaRun, current_ticket
 from ._control import Fault, TurnRound
 from ._errors import Failure, NotUndone, StepRef
 from ._history import failure_of
-from ._marks import PARKED, Marks, Turn
+from ._marks import PARKED, Marks, Turn, json_text
 from ._stack import first_not_passed, is_stale, undo_name, undo_outcomes
 
 log = logging.getLogger("sagas")
@@ -101,6 +101,8 @@ async def _forward(
         raise raised
     unseen = await run.group.settle() if run.group is not None else []
     run.closed = True
+    if raised is not None and run.stop is None:
+        run.stop = ShuttingDown() if run.ending.is_set() else None
     _raise_unless_ours(run, raised)
     try:
         if isinstance(run.stop, Fault):
@@ -202,7 +204,13 @@ def _cause(run: SagaRun, raised: BaseException) -> Failure:
         error = leaves[0]
         failure = failure_of(error)
     text = failure.traceback or format_traceback(error)
-    return Failure(failure.step, failure.step_id, failure.error_type, failure.message, text)
+    return Failure(
+        failure.step,
+        failure.step_id,
+        json_text(failure.error_type),
+        json_text(failure.message),
+        json_text(text),
+    )
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
@@ -262,7 +270,7 @@ async def _park(run: SagaRun, fault: Fault, raised: BaseException | None) -> NoR
     """Mark the saga, then have DBOS cancel it: so it keeps its messages and can be resumed."""
     log.error("Saga %s (%s) is parked: %s", run.saga_id, run.name, fault.reason)
     try:
-        await run.host.ask(_dbos.mark, run.saga_id, {PARKED: fault.reason})
+        await run.host.ask(_dbos.mark, run.saga_id, {PARKED: json_text(fault.reason)})
         await run.host.ask(_dbos.cancel, run.saga_id)
     except Exception as error:
         # Left as it is, it is taken up again at the next start, and parked then.

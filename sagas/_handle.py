@@ -137,6 +137,7 @@ class SagaHandle(Generic[R_co]):
         Raises:
             SagaNotFoundError: It is gone.
         """
+        refuse_on_loop("SagaHandle.status()", "await SagaHandle.status_async()")
         return state_of(self.saga_id, with_steps=False).status
 
     async def status_async(self) -> SagaStatus:
@@ -150,6 +151,7 @@ class SagaHandle(Generic[R_co]):
         Raises:
             SagaNotFoundError: It is gone.
         """
+        refuse_on_loop("SagaHandle.state()", "await SagaHandle.state_async()")
         return state_of(self.saga_id)
 
     async def state_async(self) -> SagaState:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from steps._attempts import attempts_of, describe, type_name
+from steps._errors import StepFailedError
 from steps.abc import Retried
 
 from ._errors import Failure, SagaOutcomeError, SagaParkedError
@@ -87,10 +88,9 @@ def failure_of(error: Any, step: str | None = None, step_id: int | None = None) 
     """A recorded error in plain data."""
     if not isinstance(error, BaseException):
         return Failure(step, step_id, "unknown", f"an error that no longer loads: {error!r:.200}")
-    kind = getattr(error, "error_type", None) or type_name(error)
-    message = getattr(error, "message", None) if hasattr(error, "error_type") else None
-    text = message if isinstance(message, str) else describe(error)
-    return Failure(step, step_id, str(kind), text, str(getattr(error, "traceback", "") or ""))
+    if isinstance(error, StepFailedError):
+        return Failure(step, step_id, error.error_type, error.message, error.traceback)
+    return Failure(step, step_id, type_name(error), describe(error))
 
 
 def step_records(rows: Iterable[Mapping[str, Any]]) -> tuple[StepRecord, ...]:

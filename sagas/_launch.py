@@ -104,7 +104,7 @@ def _start(settings: dict[str, Any]) -> Launched:
     if url is not None:
         _config.check_reachable(url)
     held = None
-    if url is not None:
+    if url is not None and not settings.get("conductor_key"):  # which names executors itself
         held = _lock.acquire(url, settings["name"], _dbos.executor_id_of(settings))
     alarm.reset()
     _pool.limit(settings.get("max_executor_threads"))

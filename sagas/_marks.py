@@ -35,6 +35,7 @@ class Turn:
     at: int
     """A step ID that no step has: the undos have greater ones."""
     cause: Failure
+    """Why, its texts made fit by `json_text`."""
 
     def attributes(self) -> dict[str, Any]:
         """The mark, as it is stored."""
@@ -44,9 +45,9 @@ class Turn:
                 "at": self.at,
                 "step": cause.step,
                 "step_id": cause.step_id,
-                "error_type": json_text(cause.error_type),
-                "message": json_text(cause.message),
-                "traceback": json_text(cause.traceback),
+                "error_type": cause.error_type,
+                "message": cause.message,
+                "traceback": cause.traceback,
             }
         }
 

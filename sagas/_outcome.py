@@ -33,9 +33,14 @@ _BY_NAME: dict[str, type[SagaOutcomeError]] = {
 }
 
 
+def _enumerate(names: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def failed(saga_id: str, name: str, failure: Failure, undone: Sequence[StepRef]) -> SagaFailedError:
     """The end of a saga that failed and is undone."""
-    steps = ", ".join(r.name for r in undone)
+    steps = _enumerate([r.name for r in undone])
     work = f"undone: {steps}" if undone else "there was nothing to undo"
     return SagaFailedError(
         f"Saga {saga_id!r} ({name}): {failure}; {work}.",
@@ -53,7 +58,7 @@ def compensation_failed(
     not_undone: Sequence[NotUndone],
 ) -> CompensationFailedError:
     """The end of a saga of which an undo failed for good."""
-    left = ", ".join(str(n) for n in not_undone)
+    left = _enumerate([str(n) for n in not_undone])
     first = next((n.failure for n in not_undone if n.failure is not None), None)
     cause = f" The undo failed with {first.error_type}: {first.message}." if first else ""
     return CompensationFailedError(

@@ -21,27 +21,26 @@ class ShuttingDown(BaseException):
 
 
 class Alarm:
-    """Ends waits of blocked threads when the process shuts down."""
+    """
+    Ends waits of blocked threads when the process shuts down.
+
+    Each launch has an event of its own, so that what the one before it left behind stays ended.
+    """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self.event = threading.Event()
 
     def reset(self) -> None:
-        """Waits work again."""
-        self._event.clear()
+        """For a new launch."""
+        self.event = threading.Event()
 
     def ring(self) -> None:
-        """End every wait, now and to come."""
-        self._event.set()
-
-    @property
-    def ringing(self) -> bool:
-        """Whether the process is shutting down."""
-        return self._event.is_set()
+        """End every wait of this launch, now and to come."""
+        self.event.set()
 
     def wait(self, seconds: float) -> None:
         """Wait, or raise `ShuttingDown` as soon as the alarm rings."""
-        if self._event.wait(seconds):
+        if self.event.wait(seconds):
             raise ShuttingDown
 
 

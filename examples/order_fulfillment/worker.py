@@ -20,7 +20,7 @@ from .services.store import connected
 SERVICES_DATABASE = "ORDERS_DATABASE_URL"
 RUN = "ORDERS_RUN"
 
-INTERVAL = 0.03
+INTERVAL = 0.05
 """Seconds between two orders."""
 
 

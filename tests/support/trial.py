@@ -72,7 +72,7 @@ class Laboratory:
             self._template = folder / "template.sqlite"
             shutil.copy(url.removeprefix("sqlite:///"), self._template)
 
-    def run(self, trials: list[Trial], *, at_once: int = 10) -> list[Evidence]:
+    def run(self, trials: list[Trial], *, at_once: int = 12) -> list[Evidence]:
         """The evidence of all trials, in their order."""
         numbered = [(trial, self._count + i) for i, trial in enumerate(trials)]
         self._count += len(trials)

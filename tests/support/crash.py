@@ -1,0 +1,112 @@
+"""
+Crashes in process: an execution ends as if it had been killed, and is resumed.
+
+An execution that ends with a `BaseException` of one's own is recorded nowhere and stays PENDING;
+`DBOS.resume_workflow` runs it again. Unlike a death, such a crash leaves the siblings of the
+crashed step running. So every body in a test comes through a `Crasher`: once an execution has
+crashed, none of its bodies gets any further, and it is resumed when the last has ended.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from dbos import DBOS
+
+from sagas import SagaHandle, SagaStatus, _running
+
+QUEUE = "tests-resume"
+
+
+class Crash(BaseException):
+    """The end of an execution; `BaseException`, so that it is no failure of the saga."""
+
+
+class Crasher:
+    """
+    Ends the executions of one saga at given points.
+
+    Args:
+        schedule: For each execution in turn the number of the point, from 0, at which it
+            crashes. An execution beyond the schedule, or with fewer points, does not crash.
+    """
+
+    def __init__(self, schedule: tuple[int, ...] = ()) -> None:
+        self._schedule = schedule
+        self._lock = threading.Lock()
+        self._passed = 0
+        self._execution = 0
+        self._dead = False
+        self.crashes: list[str] = []
+        """The points at which it has crashed."""
+
+    @property
+    def dead(self) -> bool:
+        """Whether the execution of now has crashed."""
+        return self._dead
+
+    def point(self, name: str) -> None:
+        """
+        Come by a point.
+
+        Raises:
+            Crash: The execution ends here, or has ended elsewhere.
+        """
+        with self._lock:
+            if self._dead:
+                raise Crash(name)
+            here = self._passed
+            self._passed += 1
+            if self._execution < len(self._schedule) and self._schedule[self._execution] == here:
+                self._dead = True
+                self.crashes.append(name)
+                raise Crash(name)
+
+    def revive(self) -> None:
+        """The next execution begins."""
+        with self._lock:
+            self._dead = False
+            self._passed = 0
+            self._execution += 1
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 30.0) -> None:
+    """
+    Wait for a condition.
+
+    Raises:
+        TimeoutError: It did not come.
+    """
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {timeout} s in vain: {what}")
+        time.sleep(0.001)
+
+
+def register_queue() -> None:
+    """Register the queue on which crashed sagas are resumed; after each launch."""
+    DBOS.register_queue(QUEUE, polling_interval_sec=0.01)
+
+
+def run_to_its_end(handle: SagaHandle[object], crasher: Crasher) -> SagaStatus:
+    """
+    Resume a started saga after each of its crashes, until it has ended.
+
+    Raises:
+        TimeoutError: It does not come to its end.
+    """
+    while True:
+        wait_until(
+            lambda: crasher.dead or handle.status().is_final,
+            f"{handle.saga_id} neither ends nor crashes: {handle.status()}",
+        )
+        if not crasher.dead:
+            return handle.status()
+        wait_until(
+            lambda: _running.of(handle.saga_id) is None, f"{handle.saga_id} outlives its crash"
+        )
+        crasher.revive()
+        DBOS.resume_workflow(handle.saga_id, queue_name=QUEUE)

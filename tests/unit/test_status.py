@@ -1,0 +1,116 @@
+"""What a saga's state is called."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from dbos import WorkflowStatusString
+
+from sagas import (
+    CompensationFailedError,
+    Failure,
+    SagaCancelledError,
+    SagaFailedError,
+    SagaParkedError,
+    SagaStatus,
+    SagaTerminatedError,
+    SagaTimeoutError,
+    StepStatus,
+)
+from sagas._client import _DBOS_STATUS
+from sagas._marks import Marks, Turn
+from sagas._status import parked_reason, saga_status
+
+TURNED = Marks(turn=Turn(3, Failure(None, None, "E", "m")))
+FACTS: dict[str, Any] = {"saga_id": "s"}
+
+CASES = [
+    ("ENQUEUED", Marks(), None, SagaStatus.STARTED),
+    ("DELAYED", Marks(), None, SagaStatus.STARTED),
+    ("PENDING", Marks(), None, SagaStatus.PENDING),
+    ("ENQUEUED", TURNED, None, SagaStatus.COMPENSATING),
+    ("DELAYED", TURNED, None, SagaStatus.COMPENSATING),
+    ("PENDING", TURNED, None, SagaStatus.COMPENSATING),
+    ("PENDING", Marks(parked="x"), None, SagaStatus.PENDING),
+    ("SUCCESS", Marks(), None, SagaStatus.COMPLETED),
+    ("SUCCESS", TURNED, None, SagaStatus.COMPLETED),
+    ("ERROR", TURNED, SagaFailedError("m", **FACTS), SagaStatus.FAILED),
+    ("ERROR", Marks(), SagaFailedError("m", **FACTS), SagaStatus.FAILED),
+    ("ERROR", TURNED, SagaCancelledError("m", **FACTS), SagaStatus.FAILED),
+    ("ERROR", TURNED, SagaTimeoutError("m", **FACTS), SagaStatus.FAILED),
+    ("ERROR", TURNED, SagaParkedError("m", **FACTS), SagaStatus.PARKED),
+    ("ERROR", TURNED, CompensationFailedError("m", **FACTS), SagaStatus.PARKED),
+    ("ERROR", Marks(), SagaTerminatedError("m", **FACTS), SagaStatus.TERMINATED),
+    ("ERROR", Marks(), ValueError("arguments"), SagaStatus.PARKED),
+    ("ERROR", TURNED, "an error that no longer loads", SagaStatus.PARKED),
+    ("ERROR", Marks(), None, SagaStatus.PARKED),
+    ("CANCELLED", Marks(parked="x"), None, SagaStatus.PARKED),
+    ("CANCELLED", TURNED, None, SagaStatus.PARKED),
+    ("CANCELLED", Marks(), None, SagaStatus.PARKED),
+    ("MAX_RECOVERY_ATTEMPTS_EXCEEDED", Marks(), None, SagaStatus.PARKED),
+]
+
+
+@pytest.mark.parametrize(("dbos_status", "marks", "error", "status"), CASES)
+def test_the_status_of_a_saga(
+    dbos_status: str, marks: Marks, error: Any, status: SagaStatus
+) -> None:
+    """DBOS's status, the marks and the outcome together give the saga's, as the contract says."""
+    assert saga_status(dbos_status, marks, error) is status
+
+
+def test_every_status_of_dbos_is_known() -> None:
+    """When a DBOS release gains a status, somebody has to decide what it means for a saga."""
+    of_dbos = (
+        {s.value for s in WorkflowStatusString}
+        if not get_args(WorkflowStatusString)
+        else {*get_args(WorkflowStatusString)}
+    )
+    assert of_dbos == {case[0] for case in CASES}
+
+
+def test_every_status_of_a_saga_occurs() -> None:
+    """There is no status that no saga can have."""
+    assert {case[3] for case in CASES} == set(SagaStatus)
+
+
+@pytest.mark.parametrize(("dbos_status", "marks", "error", "status"), CASES)
+def test_a_list_by_status_looks_where_such_sagas_are(
+    dbos_status: str, marks: Marks, error: Any, status: SagaStatus
+) -> None:
+    """`SagaClient.list(status=...)` asks DBOS for every state that such a saga can be in."""
+    assert dbos_status in _DBOS_STATUS[status]
+
+
+def test_final_states() -> None:
+    """A saga that is done, parked or stopped stays so by itself; the others go on."""
+    assert {s for s in SagaStatus if not s.is_final} == {
+        SagaStatus.STARTED,
+        SagaStatus.PENDING,
+        SagaStatus.COMPENSATING,
+    }
+
+
+def test_statuses_are_text() -> None:
+    """A status can be compared with its name, printed and written as JSON."""
+    assert SagaStatus.PARKED == "PARKED"
+    assert str(StepStatus.COMPENSATION_FAILED) == "compensation_failed"
+
+
+@pytest.mark.parametrize(
+    ("dbos_status", "marks", "error", "words"),
+    [
+        ("ERROR", Marks(), SagaParkedError("m", reason="the undo", **FACTS), "the undo"),
+        ("CANCELLED", Marks(parked="code changed"), None, "code changed"),
+        ("CANCELLED", Marks(), None, "cancelled in DBOS"),
+        ("MAX_RECOVERY_ATTEMPTS_EXCEEDED", Marks(), None, "too many recoveries"),
+        ("ERROR", Marks(), ValueError("odd"), "odd"),
+        ("ERROR", Marks(), "an error that no longer loads", "no longer loads"),
+    ],
+)
+def test_the_reason_of_a_parked_saga(
+    dbos_status: str, marks: Marks, error: Any, words: str
+) -> None:
+    """Every saga that is parked says why."""
+    assert words in parked_reason(dbos_status, marks, error)
