@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast
 
@@ -79,17 +78,14 @@ class SagaHandle(Generic[R_co]):
         if self._future is not None:
             try:
                 return cast(R_co, self._future.result(patience))
-            except FutureTimeout as error:
-                if not self._future.done():
-                    raise TimeoutError(_late(self.saga_id, patience)) from None
-                if not isinstance(error, SagaOutcomeError):
-                    pass  # the saga's own error; the row knows the outcome
             except SagaOutcomeError:
                 raise
             except ShuttingDown:
                 raise _stopped(self.saga_id) from None
             except Exception:
-                pass  # DBOS gave this execution up; the row knows what became of the saga
+                # Not in time; or DBOS gave this execution up, and the row knows what came of it.
+                if not self._future.done():
+                    raise TimeoutError(_late(self.saga_id, patience)) from None
         look = FIRST_LOOK
         while True:
             ended, result = _look(self.saga_id)

@@ -106,7 +106,6 @@ def _start(settings: dict[str, Any]) -> Launched:
     held = None
     if url is not None and not settings.get("conductor_key"):  # which names executors itself
         held = _lock.acquire(url, settings["name"], _dbos.executor_id_of(settings))
-    alarm.reset()
     _pool.limit(settings.get("max_executor_threads"))
     try:
         _dbos.launch(settings)
@@ -148,6 +147,7 @@ def shutdown(*, timeout: Seconds = 0) -> None:
         try:
             _dbos.destroy()
         finally:
+            alarm.reset()
             _current.release()
             _current = None
             _catalog.forget()
