@@ -26,7 +26,8 @@ from ._errors import (
 from ._handle import SagaHandle
 from ._history import SagaState, StepRecord
 from ._launch import Launched, launch, shutdown
-from ._saga import Saga, Starter, saga
+from ._saga import Saga, saga
+from ._starter import Starter
 from ._status import SagaStatus, StepStatus
 
 _step.set_foreign_thread_guard(_running.refuse_thread_of_a_saga)

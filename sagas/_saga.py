@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import functools
 import inspect
-import json
-import logging
-import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from steps._mode import drive, is_async
 from steps._names import Names, check_name
-from steps._policy import Seconds, seconds
+from steps._policy import Seconds
 from steps._step import Step
-from steps.abc import current_recorder
 
-from . import _arguments, _catalog, _codec, _dbos, _launch, _pool
+from . import _arguments, _catalog, _dbos
 from ._context import Ticket, current_ticket
 from ._engine import Engine, execute
-from ._errors import SagaConflictError, SagaDefinitionError, SagaUsageError
+from ._errors import SagaDefinitionError
 from ._handle import SagaHandle, refuse_on_loop
-from ._marks import PREFIX
+from ._starter import (
+    Definition,
+    Starter,
+    StartOptions,
+    check_startable,
+    publish_catalog,
+    refuse_in_saga,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,7 +35,6 @@ UndoFailure = Literal["halt", "continue"]
 
 DEFAULT_MAX_RECOVERY_ATTEMPTS = 100
 
-log = logging.getLogger("sagas")
 _names = Names("saga", SagaDefinitionError)
 
 
@@ -79,15 +79,16 @@ class Saga(Generic[P, R_co]):
                 f"limit, not {max_recovery_attempts!r}."
             )
         self.is_async = is_async(self._fn)
-        self._signature = inspect.signature(self._fn)
-        self._engine = Engine(self.name, self._fn, self.is_async, undo_failure)
+        engine = Engine(self.name, self._fn, self.is_async, undo_failure)
         _names.claim(self.name, self._fn, given=name is not None)
         self._workflow = _dbos.register(
-            _workflow_function(self._engine),
+            _workflow_function(engine),
             self.name,
             max_recovery_attempts,
             _arguments.rebuilder(self._fn),
         )
+        signature = inspect.signature(self._fn)
+        self._definition = Definition(self.name, self._fn, signature, self.is_async, self._workflow)
         _catalog.add(self.name)
         # DBOS looks for its own facts on whatever it is given as a workflow function.
         functools.update_wrapper(self, self._workflow)
@@ -112,10 +113,12 @@ class Saga(Generic[P, R_co]):
             SagaUsageError: An argument cannot be stored; a sync saga is called on a running event
                 loop; `launch()` has not been called; or it is called in another saga.
         """
-        self._check_place(f"Saga {self.name!r}", f"{self._fn.__name__}.run_async(...)")
+        refuse_in_saga(f"Saga {self.name!r}")
+        if not self.is_async:
+            refuse_on_loop(f"Saga {self.name!r}", "await run_async(...)")
         if _dbos.workflow_id() is not None:
             return cast(R_co, self._workflow(*args, **kwargs))
-        self._check_arguments(args, kwargs)
+        check_startable(self._definition, args, kwargs)
         if self.is_async:
             return cast(R_co, self._call_async(args, kwargs))
         _catalog.publish()
@@ -128,7 +131,7 @@ class Saga(Generic[P, R_co]):
             current_ticket.reset(token)
 
     async def _call_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        await _publish_catalog()
+        await publish_catalog()
         token = current_ticket.set(Ticket())
         try:
             handle = await _dbos.start_async(self._workflow, *args, **kwargs)
@@ -162,29 +165,9 @@ class Saga(Generic[P, R_co]):
         Raises:
             SagaUsageError: They make no sense.
         """
-        _check_text(saga_id, "saga_id")
-        _check_text(queue, "queue")
-        _check_text(deduplication_id, "deduplication_id")
-        if queue is None:
-            for what, value in (
-                ("priority", priority),
-                ("delay", delay),
-                ("deduplication_id", deduplication_id),
-            ):
-                if value is not None:
-                    raise SagaUsageError(f"{what}= is an option of a queue: give queue= too.")
-        if priority is not None and (
-            isinstance(priority, bool) or not isinstance(priority, int) or not 0 < priority < 2**31
-        ):
-            raise SagaUsageError(f"priority must be a whole number from 1, not {priority!r}.")
         return Starter(
-            self,
-            saga_id,
-            queue,
-            priority,
-            None if delay is None else seconds(delay, "delay", zero=True, error=SagaUsageError),
-            deduplication_id,
-            _checked_attributes(attributes),
+            self._definition,
+            StartOptions(saga_id, queue, priority, delay, deduplication_id, attributes),
         )
 
     @overload
@@ -229,241 +212,6 @@ class Saga(Generic[P, R_co]):
         """`run`, for use on an event loop."""
         return await self.options().run_async(*args, **kwargs)
 
-    def _check_place(self, what: str, instead: str) -> None:
-        if _dbos.in_step():
-            raise SagaUsageError(
-                f"{what} was called in a step. A step is one action with one undo: call the saga "
-                f"from application code."
-            )
-        if _is_saga_here():
-            raise SagaUsageError(
-                f"{what} was called in another saga. Sagas within sagas are not supported in this "
-                f"version: call the steps, or start it from application code."
-            )
-        if not self.is_async:
-            refuse_on_loop(what, f"await {instead}")
-
-    def _check_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if _launch.launched() is None and not _dbos.is_launched():
-            raise SagaUsageError(
-                f"Saga {self.name!r} was started before launch(). Call sagas.launch() first, "
-                f"after importing every module with sagas."
-            )
-        _arguments.check_storable(self._signature, self.name, _codec.current(), args, kwargs)
-
-
-class Starter(Generic[P, R_co]):
-    """A saga with options: what `Saga.options` returns. It may be used several times."""
-
-    def __init__(
-        self,
-        saga: Saga[P, R_co],
-        saga_id: str | None,
-        queue: str | None,
-        priority: int | None,
-        delay: float | None,
-        deduplication_id: str | None,
-        attributes: Mapping[str, Any] | None,
-    ) -> None:
-        self._saga = saga
-        self._saga_id = saga_id
-        self._queue = queue
-        self._priority = priority
-        self._delay = delay
-        self._deduplication_id = deduplication_id
-        self._attributes = attributes
-
-    @overload
-    def start(
-        self: Starter[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
-    ) -> SagaHandle[T]: ...
-    @overload
-    def start(self: Starter[P, T], *args: P.args, **kwargs: P.kwargs) -> SagaHandle[T]: ...
-
-    def start(self, *args: Any, **kwargs: Any) -> Any:
-        """
-        Start the saga in the background.
-
-        Returns:
-            A handle. Of a saga that exists already with this ID and these arguments: of that.
-
-        Durability:
-            When this returns, the saga is stored and comes to its end, whatever becomes of this
-            process.
-
-        Raises:
-            SagaConflictError: The ID belongs to another saga or other arguments, or the
-                deduplication ID to another workflow.
-            SagaUsageError: See `Saga.__call__`; or no application has registered the queue.
-        """
-        saga = self._saga
-        saga._check_place(f"Saga {saga.name!r}", f"{saga._fn.__name__}.start_async(...)")
-        refuse_on_loop(f"{saga.name}.start()", "await start_async(...)")
-        saga._check_arguments(args, kwargs)
-        if self._queue is None and saga.is_async:
-            return _dbos.on_dbos_loop(lambda: self._begin_for_thread(args, kwargs))
-        return self._start_blocking(args, kwargs)
-
-    @overload
-    async def start_async(
-        self: Starter[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
-    ) -> SagaHandle[T]: ...
-    @overload
-    async def start_async(
-        self: Starter[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> SagaHandle[T]: ...
-
-    async def start_async(self, *args: Any, **kwargs: Any) -> Any:
-        """`start`, for use on an event loop."""
-        saga = self._saga
-        if _is_saga_here() or _dbos.in_step():
-            saga._check_place(f"Saga {saga.name!r}", "")
-        saga._check_arguments(args, kwargs)
-        if self._queue is None and saga.is_async:
-            return await self._begin_on_loop(args, kwargs)
-        return await asyncio.to_thread(self._start_blocking, args, kwargs)
-
-    @overload
-    def run(self: Starter[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T: ...
-    @overload
-    def run(self: Starter[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
-
-    def run(self, *args: Any, **kwargs: Any) -> Any:
-        """
-        Start the saga and wait for its result.
-
-        Raises:
-            SagaOutcomeError: It ended without a result.
-            SagaConflictError: See `start`.
-            SagaUsageError: See `start`.
-        """
-        return self.start(*args, **kwargs).result()
-
-    @overload
-    async def run_async(
-        self: Starter[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
-    ) -> T: ...
-    @overload
-    async def run_async(self: Starter[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
-
-    async def run_async(self, *args: Any, **kwargs: Any) -> Any:
-        """`run`, for use on an event loop. An awaiter that is cancelled leaves the saga running."""
-        handle = await self.start_async(*args, **kwargs)
-        return await handle.result_async()
-
-    def _start_blocking(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SagaHandle[Any]:
-        _catalog.publish()
-        saga_id = self._saga_id or str(uuid.uuid4())
-        try:
-            if self._queue is not None:
-                self._enqueue(saga_id, args, kwargs)
-                return SagaHandle(saga_id)
-            return self._begin_on_thread(saga_id, args, kwargs)
-        except _dbos.InUse:
-            return self._attach(saga_id, args, kwargs)
-        except _dbos.Deduplicated as error:
-            raise SagaConflictError(
-                f"Queue {self._queue!r} holds a workflow with the deduplication ID "
-                f"{self._deduplication_id!r} already. Nothing was started."
-            ) from error
-
-    def _enqueue(self, saga_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        assert self._queue is not None
-        if not _dbos.outside(_dbos.queue_exists, self._queue):
-            raise SagaUsageError(
-                f"No application has registered the queue {self._queue!r}, so no worker would "
-                f"ever run the saga. Register it once, after launch(): "
-                f"DBOS.register_queue({self._queue!r})."
-            )
-        with _dbos.starting(saga_id, self._attributes):
-            _dbos.enqueue(
-                self._queue,
-                self._saga._workflow,
-                args,
-                kwargs,
-                priority=self._priority,
-                delay=self._delay,
-                deduplication_id=self._deduplication_id,
-            )
-
-    def _begin_on_thread(
-        self, saga_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> SagaHandle[Any]:
-        # DBOS.start_workflow would lose the ticket, as it takes no context to its thread.
-        ticket = Ticket()
-
-        def run() -> Any:
-            current_ticket.set(ticket)
-            with _dbos.starting(saga_id, self._attributes):
-                return self._saga._workflow(*args, **kwargs)
-
-        future = _pool.submit(contextvars.copy_context().run, run)
-        future.add_done_callback(ticket.void)
-        if not ticket.wait():
-            future.result()  # why it was not begun
-        return SagaHandle(saga_id, future=future)
-
-    async def _begin_on_loop(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> SagaHandle[Any]:
-        await _publish_catalog()
-        saga_id = self._saga_id or str(uuid.uuid4())
-        token = current_ticket.set(Ticket())
-        try:
-            with _dbos.starting(saga_id, self._attributes):
-                task = await _dbos.start_async(self._saga._workflow, *args, **kwargs)
-            return SagaHandle(saga_id, task=task)
-        except _dbos.InUse:
-            return await asyncio.to_thread(self._attach, saga_id, args, kwargs)
-        finally:
-            current_ticket.reset(token)
-
-    async def _begin_for_thread(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> SagaHandle[Any]:
-        """On DBOS's loop, for a caller on a thread: its handle must not need the loop."""
-        handle = await self._begin_on_loop(args, kwargs)
-        return handle.for_threads()
-
-    def _attach(
-        self, saga_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> SagaHandle[Any]:
-        """A handle on the saga that has this ID, if it is the one that is meant."""
-        row = _dbos.outside(_dbos.status, saga_id)
-        saga = self._saga
-        if row is None or row.name != saga.name:
-            other = "a workflow that is gone" if row is None else f"{row.name!r}"
-            raise SagaConflictError(
-                f"The ID {saga_id!r} belongs to {other}, not to saga {saga.name!r}. Nothing was "
-                f"started: choose another saga_id."
-            )
-        same = _arguments.same_arguments(saga._fn, _codec.current(), (args, kwargs), row.input)
-        if same is False:
-            raise SagaConflictError(
-                f"Saga {saga_id!r} ({saga.name}) was started with other arguments. Nothing was "
-                f"started: the same ID with the same arguments returns the same run; another "
-                f"run needs another saga_id."
-            )
-        if same is None:
-            log.warning(
-                "Saga %s (%s) exists, and whether its arguments are the same cannot be told, as "
-                "their types do not compare; the existing run is returned.",
-                saga_id,
-                saga.name,
-            )
-        return SagaHandle(saga_id)
-
-
-def _is_saga_here() -> bool:
-    """Whether the body of a saga is running here, outside its steps."""
-    recorder = current_recorder.get()
-    return recorder is not None and recorder.saga_id == _dbos.workflow_id()
-
-
-async def _publish_catalog() -> None:
-    if _catalog.needs_publishing():
-        await asyncio.to_thread(_catalog.publish)
-
 
 def _workflow_function(engine: Engine) -> Callable[..., Any]:
     """What DBOS runs. Its source, for DBOS, is that of the saga: `functools.wraps`."""
@@ -505,26 +253,6 @@ def _saga_function(fn: Any) -> Callable[..., Any]:
             f"on: make it a function; its steps may be methods."
         )
     return fn
-
-
-def _check_text(value: Any, what: str) -> None:
-    if value is not None and (not isinstance(value, str) or not value.strip()):
-        raise SagaUsageError(f"{what} must be text that is not blank, not {value!r}.")
-
-
-def _checked_attributes(attributes: Any) -> dict[str, Any] | None:
-    if attributes is None:
-        return None
-    if not isinstance(attributes, Mapping) or not all(isinstance(k, str) for k in attributes):
-        raise SagaUsageError(f"attributes must be a mapping with text keys, not {attributes!r}.")
-    ours = next((k for k in attributes if k.startswith(PREFIX)), None)
-    if ours is not None:
-        raise SagaUsageError(f"The attribute {ours!r} is reserved: keys may not begin {PREFIX!r}.")
-    try:
-        json.dumps(dict(attributes), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise SagaUsageError(f"attributes must be a JSON object: {error}.") from error
-    return dict(attributes)
 
 
 @overload

@@ -1,5 +1,6 @@
 """Steps: functions whose completed calls DBOS records and a saga can undo."""
 
+from ._decorator import step
 from ._errors import (
     NonRetryableError,
     OutcomeUnknownError,
@@ -10,7 +11,7 @@ from ._errors import (
     StepTimeoutError,
 )
 from ._policy import RetryPolicy
-from ._step import Step, idempotency_key, step
+from ._step import Step, idempotency_key
 
 __all__ = [
     "NonRetryableError",

@@ -59,7 +59,7 @@ def resume(saga_id: str, *, to_end: bool = True) -> None:
 
 def crash_and_resume(starter: Any, *args: Any, ledger: Ledger, at: Sequence[str]) -> None:
     """Start a saga that dies after each of these effects in turn, and bring it to its end."""
-    saga_id = starter._saga_id
+    saga_id = starter._options.saga_id
     ledger.died.clear()
     ledger.crash_at(*at)
     starter.start(*args)

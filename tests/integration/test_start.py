@@ -342,7 +342,7 @@ def test_an_execution_that_was_not_created_here_knows_it(shared_app: sagas.Launc
     _engine.SagaRun = Watching
     try:
         for starter in starters:
-            resume(str(starter._saga_id), to_end=False)
+            resume(str(starter._options.saga_id), to_end=False)
         deadline = time.monotonic() + 15
         while len(seen) < 5:
             assert time.monotonic() < deadline
