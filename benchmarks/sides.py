@@ -45,7 +45,7 @@ def _saga() -> Side:
         start=orders.fulfil.start,
         wait=lambda handle: str(handle.result()),
         start_async=orders.fulfil_async.start_async,
-        wait_async=lambda handle: handle.result_async(),  # type: ignore[no-any-return]
+        wait_async=lambda handle: handle.result_async(),
         enqueue=queued.start,
         enqueue_async=queued_async.start_async,
     )
@@ -59,7 +59,7 @@ def _by_hand() -> Side:
         start=lambda order: DBOS.start_workflow(by_hand.fulfil, order),
         wait=lambda handle: str(handle.get_result()),
         start_async=lambda order: DBOS.start_workflow_async(by_hand.fulfil_async, order),
-        wait_async=lambda handle: handle.get_result(),  # type: ignore[no-any-return]
+        wait_async=lambda handle: handle.get_result(),
         enqueue=lambda order: DBOS.enqueue_workflow(QUEUE, by_hand.fulfil, order),
         enqueue_async=lambda order: DBOS.enqueue_workflow_async(QUEUE, by_hand.fulfil_async, order),
     )

@@ -174,9 +174,14 @@ def enqueue(
         DBOS.enqueue_workflow(queue, fn, *args, **kwargs)
 
 
+_known_queues: set[str] = set()
+
+
 def queue_exists(name: str) -> bool:
-    """Whether some application has registered this queue."""
-    return DBOS.retrieve_queue(name) is not None
+    """Whether some application has registered this queue; asked once for each that is there."""
+    if name not in _known_queues and outside(DBOS.retrieve_queue, name) is not None:
+        _known_queues.add(name)
+    return name in _known_queues
 
 
 async def start_async(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -233,6 +238,7 @@ def destroy() -> None:
     """Stop DBOS."""
     global _seen_launched
     _seen_launched = False
+    _known_queues.clear()
     DBOS.destroy()
 
 

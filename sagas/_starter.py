@@ -246,7 +246,7 @@ class Starter(Generic[P, R_co]):
         saga_id = self._options.saga_id or str(uuid.uuid4())
         try:
             if self._options.queue is not None:
-                self._enqueue(saga_id, args, kwargs)
+                self._enqueue(self._options.queue, saga_id, args, kwargs)
                 return SagaHandle(saga_id)
             return self._begin_on_thread(saga_id, args, kwargs)
         except _dbos.InUse:
@@ -257,17 +257,17 @@ class Starter(Generic[P, R_co]):
                 f"{self._options.deduplication_id!r} already. Nothing was started."
             ) from error
 
-    def _enqueue(self, saga_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        assert self._options.queue is not None
-        queue = self._options.queue
-        if not _dbos.outside(_dbos.queue_exists, queue):
+    def _enqueue(
+        self, queue: str, saga_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        if not _dbos.queue_exists(queue):
             raise SagaUsageError(
                 f"No application has registered the queue {queue!r}, so no worker would ever run "
                 f"the saga. Register it once, after launch(): DBOS.register_queue({queue!r})."
             )
         with _dbos.starting(saga_id, self._options.attributes):
             _dbos.enqueue(
-                self._options.queue,
+                queue,
                 self._saga.workflow,
                 args,
                 kwargs,

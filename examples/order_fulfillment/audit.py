@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sagas import SagaStatus
 
 from .books import Books
-from .orders import Order, Product, euros
+from .orders import Order, Product, amount
 
 Ends = Mapping[str, SagaStatus]
 """The state of each order's saga, by the order's ID."""
@@ -66,7 +66,9 @@ def _check_ends(orders: Sequence[Order], ends: Ends) -> Check:
     return Check("sagas", f"{len(orders)} orders = {figures}", tuple(problems))
 
 
-def _check_stock(fulfilled: Sequence[Order], products: Mapping[str, Product], books: Books) -> Check:
+def _check_stock(
+    fulfilled: Sequence[Order], products: Mapping[str, Product], books: Books
+) -> Check:
     shipped = Counter[str]()
     for order in fulfilled:
         shipped.update(order.quantities)
@@ -97,13 +99,16 @@ def _check_money(fulfilled: Sequence[Order], books: Books) -> Check:
     for money in books.money:
         kept[money.order_id] += money.captured - money.refunded
     problems = [
-        f"order {order_id}: {euros(kept[order_id])} kept, {euros(due[order_id])} due"
+        f"order {order_id}: {amount(kept[order_id])} kept, {amount(due[order_id])} due"
         for order_id in sorted(due.keys() | kept.keys())
         if kept[order_id] != due[order_id]
     ]
     captured = sum(money.captured for money in books.money)
     refunded = sum(money.refunded for money in books.money)
-    figures = f"{euros(captured)} captured - {euros(refunded)} refunded = {euros(due.total())} due"
+    figures = (
+        f"EUR {amount(captured)} captured - {amount(refunded)} refunded = "
+        f"{amount(due.total())} due for what was shipped"
+    )
     return Check("money", figures, tuple(problems))
 
 
@@ -127,7 +132,7 @@ def _check_standing(kind: str, name: str, fulfilled: Sequence[Order], books: Boo
 def _check_once(orders: Sequence[Order], books: Books) -> Check:
     problems = [*_done_twice(books), *_strangers(orders, books)]
     problems += [
-        f"order {money.order_id}: {euros(money.refunded)} refunded of {euros(money.captured)}"
+        f"order {money.order_id}: {amount(money.refunded)} refunded of {amount(money.captured)}"
         for money in books.money
         if money.refunded not in (0, money.captured)
     ]

@@ -4,41 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from sagas import SagaClient, SagaState, SagaStatus, SagaUsageError, StepStatus
+from sagas import SagaClient, SagaState, SagaStatus, StepStatus
 
+from .lives import Life, Statuses
 from .process import Worker
-from .run import DemoFailedError, Run
+from .run import Run, saga_id
 from .saga import fulfil_order
-from .worker import saga_id
 
 KILLS = 2
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds that the whole tale may take."""
-
-Statuses = Mapping[str, SagaStatus]
-"""The state of each saga that there is, by the order's ID."""
-
-
-@dataclass(frozen=True, slots=True)
-class Life:
-    """One worker, from its start to its end."""
-
-    number: int
-    pid: int
-    started_at: datetime
-    killed_at: datetime | None
-    """None: it came to its end by itself."""
-    statuses: Statuses
-    """What the database said when it was gone."""
-
-    @property
-    def caught(self) -> Statuses:
-        """The sagas that were in flight when it was killed."""
-        return {order: status for order, status in self.statuses.items() if not status.is_final}
 
 
 class Watch:
@@ -98,54 +76,36 @@ def tell(run: Run, order_ids: Sequence[str], say: Callable[[str], None]) -> list
 def _live(
     worker: Worker, run: Run, order_ids: Sequence[str], before: Life | None, deadline: float
 ) -> Life:
-    with _open_client(run, worker, deadline) as client:
+    with SagaClient(run.system_url) as client:
         watch = Watch(client, run, order_ids)
         killed_at = None
         if worker.number <= KILLS and _moment_comes(watch, worker, before, deadline):
             killed_at = worker.kill()
         else:
             worker.join(deadline)
-        return Life(worker.number, worker.pid, worker.started_at, killed_at, watch.statuses())
-
-
-def _open_client(run: Run, worker: Worker, deadline: float) -> SagaClient:
-    """A client, as soon as the first worker has made DBOS's tables."""
-    while True:
-        try:
-            return SagaClient(run.system_url)
-        except SagaUsageError:
-            _go_on(worker, deadline)
+        return Life(worker.number, worker.started_at, killed_at, watch.statuses())
 
 
 def _moment_comes(watch: Watch, worker: Worker, before: Life | None, deadline: float) -> bool:
     """
     Wait for the worst moment to kill a worker: some sagas run, and one is half undone by it.
 
-    From the second worker on that one has been killed before.
+    From the second worker on that is, if there still is one, a saga that was killed before.
 
     Returns:
-        False where the worker has done all its work without such a moment.
+        False where the worker ended, or the time was up, without such a moment.
     """
-    while worker.is_alive:
+    while worker.is_alive and time.monotonic() < deadline:
         statuses = watch.statuses()
         running = [order for order, s in statuses.items() if s is SagaStatus.PENDING]
-        undoing = [
-            order
-            for order, s in statuses.items()
-            if s is SagaStatus.COMPENSATING and (before is None or order in before.caught)
-        ]
+        undoing = [order for order, s in statuses.items() if s is SagaStatus.COMPENSATING]
+        if before is not None and any(not statuses[order].is_final for order in before.caught):
+            undoing = [order for order in undoing if order in before.caught]
         enough = len(running) >= 3 and (len(undoing) >= 2 or before is not None)
         if enough and any(watch.is_midway(order, worker.started_at) for order in undoing):
             return True
-        _go_on(worker, deadline)
+        time.sleep(0.01)
     return False
-
-
-def _go_on(worker: Worker, deadline: float) -> None:
-    worker.check()
-    if time.monotonic() > deadline:
-        raise DemoFailedError(f"Worker {worker.number} did not get on within {PATIENCE:g} s.")
-    time.sleep(0.01)
 
 
 def _end_of(life: Life, orders: int) -> str:

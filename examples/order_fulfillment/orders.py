@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,9 @@ def load_orders(path: Path = FOLDER / "orders.json") -> list[Order]:
     return orders
 
 
-def euros(cents: int) -> str:
-    """An amount as people write it."""
-    return f"{cents // 100:,}.{cents % 100:02} EUR"
+def amount(cents: int) -> str:
+    """Cents as people write euros."""
+    return f"{Decimal(cents) / 100:,.2f}"
 
 
 def _read(path: Path) -> Any:

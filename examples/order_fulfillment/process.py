@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import worker
-from .run import SYSTEM_DATABASE, DemoFailedError, Run
+from .run import RUN, SERVICES_DATABASE, SYSTEM_DATABASE, DemoFailedError, Run
 
-ROOT = Path(__file__).parents[2]
-MODULE = worker.__name__
+MODULE = f"{__package__}.worker"
 
 
 @dataclass(slots=True)
@@ -32,13 +30,12 @@ class Worker:
         """Start a worker; what it prints goes into the run's log."""
         environment = os.environ | {
             SYSTEM_DATABASE: run.system_url,
-            worker.SERVICES_DATABASE: run.services_url,
-            worker.RUN: run.name,
+            SERVICES_DATABASE: run.services_url,
+            RUN: run.name,
         }
         with run.log.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", MODULE],
-                cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -63,17 +60,6 @@ class Worker:
         """Whether it has not ended."""
         return self.process.poll() is None
 
-    def check(self) -> None:
-        """
-        See that it has not failed.
-
-        Raises:
-            DemoFailedError: It has.
-        """
-        code = self.process.poll()
-        if code:
-            raise DemoFailedError(f"Worker {self.number} failed with code {code}.\n{self._tail()}")
-
     def join(self, deadline: float) -> None:
         """
         Wait until it has done all its work.
@@ -85,12 +71,13 @@ class Worker:
             DemoFailedError: It failed, or took too long.
         """
         try:
-            self.process.wait(max(0.0, deadline - time.monotonic()))
+            code = self.process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             raise DemoFailedError(
                 f"Worker {self.number} did not come to an end.\n{self._tail()}"
             ) from None
-        self.check()
+        if code != 0:
+            raise DemoFailedError(f"Worker {self.number} failed with code {code}.\n{self._tail()}")
 
     def _tail(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()

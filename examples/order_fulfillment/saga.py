@@ -46,9 +46,7 @@ def cancel_shipment(shipment: Shipment) -> None:
 
 @step(undo=cancel_shipment, retry=PATIENT, undo_retry=STUBBORN)
 def create_shipment(order: Order, reservation: Reservation) -> Shipment:
-    return shipping.book(
-        order.order_id, reservation.number, order.country, key=idempotency_key()
-    )
+    return shipping.book(order.order_id, reservation.number, order.country, key=idempotency_key())
 
 
 def retract_confirmation(confirmation: Confirmation) -> None:

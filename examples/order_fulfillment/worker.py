@@ -14,25 +14,20 @@ import time
 from sagas import SagaOutcomeError, launch
 
 from .orders import load_orders
+from .run import RUN, SERVICES_DATABASE, saga_id
 from .saga import fulfil_order
 from .services.store import connected
-
-SERVICES_DATABASE = "ORDERS_DATABASE_URL"
-RUN = "ORDERS_RUN"
 
 INTERVAL = 0.05
 """Seconds between two orders."""
 
 
-def saga_id(run: str, order_id: str) -> str:
-    """The ID of an order's saga; each run of the demo has its own."""
-    return f"{run}-{order_id}"
-
-
 def main() -> None:
     """Start the saga of every order, and wait until all have ended."""
     run = os.environ[RUN]
-    with connected(os.environ[SERVICES_DATABASE]), launch(executor_id=run):
+    # Each run is an application of its own. Workers of one application share its sagas: what one
+    # of them resumes may be taken up by another, and that one would call another run's services.
+    with connected(os.environ[SERVICES_DATABASE]), launch(name=run):
         handles = []
         for order in load_orders():
             handles.append(fulfil_order.options(saga_id=saga_id(run, order.order_id)).start(order))

@@ -11,13 +11,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 from dbos import DBOS
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from sagas import SagaHandle, SagaStatus, _running
 
 QUEUE = "tests-resume"
+
+_execution: ContextVar[int] = ContextVar("tests_execution", default=-1)
+"""Which execution of its saga the code that runs here belongs to."""
 
 
 class Crash(BaseException):
@@ -39,13 +47,23 @@ class Crasher:
         self._passed = 0
         self._execution = 0
         self._dead = False
+        self._entered = -1
         self.crashes: list[str] = []
         """The points at which it has crashed."""
+
+    def enter(self) -> None:
+        """An execution begins; called by the saga's body, before anything else."""
+        _execution.set(self._execution)
+        self._entered = self._execution
 
     @property
     def dead(self) -> bool:
         """Whether the execution of now has crashed."""
         return self._dead
+
+    def has_entered(self) -> bool:
+        """Whether the execution of now has begun."""
+        return self._entered == self._execution
 
     def point(self, name: str) -> None:
         """
@@ -55,7 +73,7 @@ class Crasher:
             Crash: The execution ends here, or has ended elsewhere.
         """
         with self._lock:
-            if self._dead:
+            if self._dead or _execution.get() != self._execution:
                 raise Crash(name)
             here = self._passed
             self._passed += 1
@@ -83,30 +101,52 @@ def wait_until(condition: Callable[[], bool], what: str, timeout: float = 30.0) 
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout} s in vain: {what}")
-        time.sleep(0.001)
+        time.sleep(0.002)
 
 
 def register_queue() -> None:
     """Register the queue on which crashed sagas are resumed; after each launch."""
-    DBOS.register_queue(QUEUE, polling_interval_sec=0.01)
+    DBOS.register_queue(QUEUE, polling_interval_sec=0.02)
 
 
-def run_to_its_end(handle: SagaHandle[object], crasher: Crasher) -> SagaStatus:
+def run_to_its_end(
+    handle: SagaHandle[object], crasher: Crasher, *, timeout: float = 30.0
+) -> SagaStatus:
     """
     Resume a started saga after each of its crashes, until it has ended.
+
+    Args:
+        handle: Of the saga.
+        crasher: Crashes it.
+        timeout: Seconds that one execution may take.
 
     Raises:
         TimeoutError: It does not come to its end.
     """
+    saga_id = handle.saga_id
     while True:
+        # Looked up in the database only when it is over: SQLite's readers hold up its writers.
+        wait_until(crasher.has_entered, f"{saga_id} does not begin")
         wait_until(
-            lambda: crasher.dead or handle.status().is_final,
-            f"{handle.saga_id} neither ends nor crashes: {handle.status()}",
+            lambda: _running.of(saga_id) is None, f"{saga_id} neither ends nor crashes", timeout
         )
         if not crasher.dead:
+            wait_until(lambda: handle.status().is_final, f"{saga_id} has ended, but how?")
             return handle.status()
-        wait_until(
-            lambda: _running.of(handle.saga_id) is None, f"{handle.saga_id} outlives its crash"
-        )
         crasher.revive()
-        DBOS.resume_workflow(handle.saga_id, queue_name=QUEUE)
+        DBOS.resume_workflow(saga_id, queue_name=QUEUE)
+
+
+@contextmanager
+def without_fsync() -> Iterator[None]:
+    """Let SQLite not wait for the disk: what crashes here is no machine."""
+
+    def relax(connection: Any, record: Any) -> None:
+        if type(connection).__module__ == "sqlite3":
+            connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", relax)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", relax)

@@ -38,12 +38,11 @@ def test_a_turn_of_the_body_survives_the_database() -> None:
 @given(any_text, any_text, st.integers(0, 10**6))
 def test_any_text_can_be_stored(message: str, traceback: str, at: int) -> None:
     """No text, whatever is in it, keeps a saga from being marked, on PostgreSQL either."""
-    text = json.dumps(Turn(at, Failure("s", 1, "E", message, traceback)).attributes())
-    assert "\\u0000" not in text
-    json.loads(text)[TURN]["message"].encode("utf-8")
-    back = stored(Turn(at, Failure("s", 1, "E", message, traceback))).turn
-    assert back is not None
-    assert back.at == at
+    turn = Turn(at, Failure("s", 1, "E", json_text(message), json_text(traceback)))
+    for text in (turn.cause.message, turn.cause.traceback):
+        assert "\x00" not in text
+        assert text.encode("utf-8").decode("utf-8") == text
+    assert stored(turn).turn == turn
 
 
 @quick

@@ -94,12 +94,12 @@ def test_looking_at_the_stack_changes_nothing() -> None:
     assert len(stack.newest_first()) == 1
 
 
-@pytest.mark.parametrize("step_id", [0, 1, 42, 10**9])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_name_of_an_undo_tells_its_step(step_id: int, name: str) -> None:
+def test_the_name_of_an_undo_tells_its_step(name: str) -> None:
     """Whatever a step is called, the record of its undo tells which step it undid."""
-    assert undone_step(undo_name(step_id, name)) == step_id
-    assert undone_step(undo_name(step_id, name) + "#2") == step_id
+    for step_id in (0, 1, 42, 10**9):
+        assert undone_step(undo_name(step_id, name)) == step_id
+        assert undone_step(undo_name(step_id, name) + "#2") == step_id
 
 
 @quick

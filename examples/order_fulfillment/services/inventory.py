@@ -37,9 +37,7 @@ class ReservedLine(Record):
 
     __tablename__ = "reserved_lines"
 
-    reservation_id: Mapped[int] = mapped_column(
-        sa.ForeignKey(ReservationRow.id), primary_key=True
-    )
+    reservation_id: Mapped[int] = mapped_column(sa.ForeignKey(ReservationRow.id), primary_key=True)
     sku: Mapped[str] = mapped_column(primary_key=True)
     pieces: Mapped[int]
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, Session
 from .store import Keyed, Record, RefusedError, recall, remote, take_back
 
 ADDRESS = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
-FULL = "@full-mailbox.example"
+FULL = "@full.example"
 
 
 class InvalidAddressError(RefusedError):
@@ -49,9 +49,7 @@ def send(session: Session, order_id: str, address: str, text: str, *, key: str) 
         if not ADDRESS.fullmatch(address):
             raise InvalidAddressError(f"{address!r} is no mail address")
         bounced = address.endswith(FULL)
-        row = MessageRow(
-            key=key, order_id=order_id, address=address, text=text, bounced=bounced
-        )
+        row = MessageRow(key=key, order_id=order_id, address=address, text=text, bounced=bounced)
         session.add(row)
         session.flush()
     return Confirmation(row.id, row.bounced)

@@ -34,9 +34,7 @@ class Shipment:
 
 
 @remote
-def book(
-    session: Session, order_id: str, reservation: int, country: str, *, key: str
-) -> Shipment:
+def book(session: Session, order_id: str, reservation: int, country: str, *, key: str) -> Shipment:
     """
     Order the pick-up of what was reserved.
 
