@@ -18,9 +18,6 @@ ADAPTERS = ("sagas._dbos", "steps._dbos")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 LONGEST_FILE = 400
-LONGER_FILES: dict[str, int] = {
-    "steps/_step.py": 500,  # overloads by which an undo is checked against its step
-}
 
 
 def _dotted(path: Path) -> str:
@@ -122,16 +119,8 @@ def _touches_client(node: ast.expr) -> bool:
 
 @pytest.mark.parametrize("path", MODULES, ids=_dotted)
 def test_files_are_short(path: Path) -> None:
-    """A file has one job, and fits into about 400 lines; the exceptions have a reason and a cap."""
-    name = path.relative_to(ROOT).as_posix()
-    lines = len(path.read_text().splitlines())
-    assert lines <= LONGER_FILES.get(name, LONGEST_FILE)
-
-
-def test_the_exceptions_are_needed() -> None:
-    """A file that has become short again loses its exception."""
-    for name in LONGER_FILES:
-        assert len((ROOT / name).read_text().splitlines()) > LONGEST_FILE, name
+    """A file has one job, and fits into about 400 lines."""
+    assert len(path.read_text().splitlines()) <= LONGEST_FILE
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_dotted)

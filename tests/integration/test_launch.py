@@ -173,18 +173,42 @@ def test_the_configuration_file(
         assert [s.saga_id for s in client.list(name=two_steps)] == ["c"]
 
 
-def test_dbos_command_line_uses_the_same_file(database: str, config: dict[str, Any]) -> None:
-    """`dbos migrate` and `dbos workflow list` read the file that launch reads."""
+MAIN = """
+from sagas import launch, saga
+from steps import step
+
+@step
+def act() -> str:
+    return "acted"
+
+@saga
+def started() -> str:
+    return act()
+
+with launch():
+    print(started.options(saga_id="by-dbos-start").run())
+"""
+
+
+def test_dbos_command_line_uses_the_same_file(database: str) -> None:
+    """`dbos migrate`, `start` and `workflow list` read the file that launch reads."""
+    Path("main.py").write_text(MAIN)
     Path("dbos-config.yaml").write_text(
-        yaml.safe_dump({"name": "test-app", "system_database_url": database})
+        yaml.safe_dump(
+            {
+                "name": "test-app",
+                "system_database_url": database,
+                "runtimeConfig": {"start": [f"{sys.executable} main.py"]},
+            }
+        )
     )
-    with sagas.launch(config):
-        two_steps.options(saga_id="seen-by-dbos").run()
     dbos = str(Path(sys.executable).with_name("dbos"))
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DBOS_")}
-    for command in (["migrate"], ["workflow", "list"], ["workflow", "steps", "seen-by-dbos"]):
+    environment["PYTHONPATH"] = str(Path(sagas.__file__).parents[1])
+    commands = ("migrate", "start", "workflow list", "workflow steps by-dbos-start")
+    for command in commands:
         ended = subprocess.run(
-            [dbos, *command],
+            [dbos, *command.split()],
             capture_output=True,
             text=True,
             timeout=120,

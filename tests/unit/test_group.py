@@ -93,6 +93,60 @@ def test_branches_go_in_lock_step(durations: list[list[int]], chance: random.Ran
     assert live == order([[chance.randrange(9) for _ in branch] for branch in durations])
 
 
+@pytest.mark.parametrize("between", [1, 3, 5])
+def test_branches_that_do_something_between_their_steps(between: int) -> None:
+    """A branch may come to its next step a little later: live and replayed groups are the same."""
+
+    def order(turns: dict[int, int]) -> list[int]:
+        async def main(group: Group) -> list[int]:
+            seen: list[int] = []
+
+            async def step(step_id: int) -> None:
+                await group.join(step_id, after(turns.get(step_id, 0)))
+                seen.append(step_id)
+
+            async def quick() -> None:
+                await step(1)
+                await step(3)
+
+            async def slow() -> None:
+                await after(between)
+                await step(2)
+
+            await asyncio.gather(quick(), slow())
+            return seen
+
+        return run(main)  # type: ignore[no-any-return]
+
+    replayed = order({})
+    assert replayed == [1, 2, 3]
+    assert replayed == order({1: 50}) == order({2: 50}) == order({1: 2, 2: 9})
+
+
+def test_a_step_that_joins_after_the_others_have_ended() -> None:
+    """A group that gains a member at the last moment is handed over with that member."""
+
+    async def main(group: Group) -> list[str]:
+        seen: list[str] = []
+
+        async def long() -> None:
+            await after(60)
+            seen.append("2 ended")
+
+        async def first() -> None:
+            await group.join(1, after(0))
+            seen.append("1 handed over")
+
+        async def second() -> None:
+            await after(5)
+            await group.join(2, long())
+
+        await asyncio.gather(first(), second())
+        return seen
+
+    assert run(main) == ["2 ended", "1 handed over"]
+
+
 def test_a_failure_waits_for_its_siblings() -> None:
     """The body learns of a failure when the others have ended: all outcomes are known then."""
 
