@@ -7,7 +7,7 @@ import enum
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Union, get_args, get_origin
@@ -24,6 +24,7 @@ _FROM_TEXT: dict[Any, Callable[[str], Any]] = {
     Decimal: Decimal,
     UUID: UUID,
 }
+_MAPPINGS = (dict, Mapping, MutableMapping)
 
 
 def check_storable(
@@ -76,12 +77,17 @@ def rebuild(value: Any, hint: Any) -> Any:
         return rebuild(value, get_args(hint)[0])
     if origin in (Union, types.UnionType):
         return _rebuild_union(value, get_args(hint))
-    if isinstance(value, list) and origin in (list, tuple, set, frozenset):
+    if isinstance(value, list) and isinstance(origin, type) and issubclass(origin, Collection):
         return _rebuild_items(value, origin, get_args(hint))
-    if isinstance(value, dict) and origin in (dict, Mapping) and len(get_args(hint)) == 2:
-        return {k: rebuild(v, get_args(hint)[1]) for k, v in value.items()}
+    if isinstance(value, dict) and origin in _MAPPINGS and len(get_args(hint)) == 2:
+        key, item = get_args(hint)
+        return {rebuild(k, key): rebuild(v, item) for k, v in value.items()}
     if hint is Any or not isinstance(hint, type) or _is_a(value, hint):
         return value
+    return _rebuild_plain(value, hint)
+
+
+def _rebuild_plain(value: Any, hint: Any) -> Any:
     if isinstance(value, dict) and hasattr(hint, "model_validate"):
         return hint.model_validate(value)
     if isinstance(value, dict) and dataclasses.is_dataclass(hint):
@@ -89,7 +95,10 @@ def rebuild(value: Any, hint: Any) -> Any:
     if issubclass(hint, enum.Enum):
         return hint(value)
     if isinstance(value, str) and hint in _FROM_TEXT:
-        return _FROM_TEXT[hint](value)
+        try:
+            return _FROM_TEXT[hint](value)
+        except ArithmeticError as error:
+            raise ValueError(f"{value!r} is no {hint.__name__} ({error})") from error
     if hint is timedelta and isinstance(value, int | float):
         return timedelta(seconds=value)
     if isinstance(value, list) and hint in (tuple, set, frozenset):
@@ -116,7 +125,8 @@ def _rebuild_union(value: Any, hints: tuple[Any, ...]) -> Any:
         except (ValueError, TypeError) as error:
             failure = error
             continue
-        if not isinstance(hint, type) or _is_a(built, hint):
+        kind = get_origin(hint) or hint
+        if not isinstance(kind, type) or _is_a(built, kind):
             return built
     if failure is not None:
         raise failure
@@ -127,7 +137,8 @@ def _rebuild_items(value: list[Any], origin: Any, hints: tuple[Any, ...]) -> Any
     if origin is tuple and hints and hints[-1] is not Ellipsis:
         return tuple(rebuild(v, h) for v, h in zip(value, hints, strict=True))
     item = hints[0] if hints else Any
-    return origin(rebuild(v, item) for v in value)
+    built = [rebuild(v, item) for v in value]
+    return origin(built) if origin in (tuple, set, frozenset) else built
 
 
 def _rebuild_dataclass(value: dict[str, Any], hint: Any) -> Any:
@@ -140,7 +151,7 @@ def _rebuild_dataclass(value: dict[str, Any], hint: Any) -> Any:
     for name, item in value.items():
         try:
             built[name] = rebuild(item, hints.get(name, Any))
-        except (ValueError, TypeError, ArithmeticError) as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"field {name!r} of {hint.__qualname__}: {error}") from error
     return hint(**built)
 

@@ -43,7 +43,7 @@ class SagaClient:
             would take: `DBOS_SYSTEM_DATABASE_URL`, `dbos-config.yaml`.
 
     Raises:
-        SagaUsageError: The database does not answer, or DBOS has no tables there.
+        SagaUsageError: The database does not answer, or DBOS's tables cannot be read there.
     """
 
     def __init__(self, database_url: str | None = None) -> None:
@@ -57,14 +57,15 @@ class SagaClient:
         else:
             settings = _config.load()
         url = settings["system_database_url"]
-        _config.check_reachable(url)
+        _config.check_reachable(url, create=False)
+        self._client = _dbos.client(url, settings.get("dbos_system_schema"))
         try:
-            self._client = _dbos.client(url, settings.get("dbos_system_schema"))
             self._client.list_workflows(limit=1)
         except Exception as error:
+            self._client.destroy()
             raise SagaUsageError(
-                f"There are no sagas in {_config.safe(url)}: DBOS has no tables there yet. They "
-                f"are made by the first launch(), or by `dbos migrate`. ({error})"
+                f"{_config.safe(url)} answers, but DBOS's tables cannot be read there ({error}). "
+                f"They are made by the first launch(), or by `dbos migrate`."
             ) from error
 
     def __enter__(self) -> SagaClient:

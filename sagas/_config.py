@@ -46,13 +46,22 @@ _SECTIONS: dict[str, dict[str, str]] = {
 
 _TOP = ("name", "system_database_url", "dbos_system_schema", "use_listen_notify", "run_migrations")
 _ALSO_TOP = ("application_version", "executor_id")
-_TELEMETRY = ("telemetry", "language", "sharding", "system_database_engine", "$schema")
+_IGNORED = ("language", "$schema")
+
+
+_TELEMETRY_KEYS = (
+    "OTLPExporter",
+    "disable_otlp",
+    "logs",
+    "otel_attribute_format",
+    "otlp_attributes",
+)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise SagaUsageError(f"The configuration {str(path)!r} cannot be read: {error}.") from error
     # As DBOS does: a variable that is not set is empty.
     text = re.sub(r"\$\{([^}]+)\}", lambda m: os.environ.get(m[1], ""), text)
@@ -80,7 +89,7 @@ def _translate(data: Mapping[str, Any], where: str) -> dict[str, Any]:
             config |= _translate_section(key, value, where)
         elif key == "telemetry":
             config |= _translate_telemetry(value or {}, where)
-        elif key not in _TELEMETRY:
+        elif key not in _IGNORED:
             known = ", ".join(sorted((*_TOP, *_ALSO_TOP, *_SECTIONS, "telemetry")))
             raise SagaUsageError(f"Unknown key {key!r} in {where}. Known keys: {known}.")
     return config
@@ -105,9 +114,20 @@ def _translate_section(section: str, values: Any, where: str) -> dict[str, Any]:
 def _translate_telemetry(telemetry: Any, where: str) -> dict[str, Any]:
     if not isinstance(telemetry, Mapping):
         raise SagaUsageError(f"'telemetry' in {where} must be a mapping, not {telemetry!r}.")
+    unknown = sorted(set(telemetry) - set(_TELEMETRY_KEYS))
+    if unknown:
+        raise SagaUsageError(
+            f"Unknown key {unknown[0]!r} in section 'telemetry' of {where}. Known keys: "
+            f"{', '.join(_TELEMETRY_KEYS)}."
+        )
     config: dict[str, Any] = {}
     logs = telemetry.get("logs") or {}
     exporter = telemetry.get("OTLPExporter") or {}
+    for part, values in (("logs", logs), ("OTLPExporter", exporter)):
+        if not isinstance(values, Mapping):
+            raise SagaUsageError(
+                f"'{part}' in section 'telemetry' of {where} must be a mapping, not {values!r}."
+            )
     for source, key, target in (
         (logs, "logLevel", "log_level"),
         (logs, "consoleLogLevel", "console_log_level"),
@@ -182,8 +202,11 @@ def check_url(url: Any) -> str:
         raise SagaUsageError(f"The system database's URL must be text, not {url!r}. {shape}")
     try:
         parsed = sa.make_url(url)
-    except (ArgumentError, ValueError) as error:
-        raise SagaUsageError(f"This is no database URL: {url!r}. {shape}") from error
+    except (ArgumentError, ValueError):
+        # The text may hold a password, and so may the error's.
+        raise SagaUsageError(
+            f"What is given for the system database is no database URL. {shape}"
+        ) from None
     backend = parsed.get_backend_name()
     if backend not in ("postgresql", "sqlite", "cockroachdb"):
         raise SagaUsageError(f"DBOS stores sagas in PostgreSQL or SQLite, not {backend}. {shape}")
@@ -203,19 +226,24 @@ def safe(url: str) -> str:
     return sa.make_url(url).render_as_string(hide_password=True)
 
 
-def check_reachable(url: str, timeout: float = 5.0) -> None:
+def check_reachable(url: str, timeout: float = 5.0, *, create: bool = True) -> None:
     """
     See that the database answers.
 
     Args:
         url: A database URL.
         timeout: Seconds to wait for PostgreSQL.
+        create: Whether one that does not exist yet will do.
 
     Raises:
         SagaUsageError: It does not, or is something else.
     """
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":
+        if not create and parsed.database and not Path(parsed.database).exists():
+            raise SagaUsageError(
+                f"There is no SQLite file {parsed.database!r}. It is made by the first launch()."
+            )
         arguments: dict[str, Any] = {}
         statement = "SELECT count(*) FROM sqlite_master"
     else:
@@ -228,7 +256,7 @@ def check_reachable(url: str, timeout: float = 5.0) -> None:
             connection.execute(sa.text(statement))
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", None) or error).strip()
-        if "does not exist" in cause and "database" in cause:
+        if create and "does not exist" in cause and "database" in cause:
             return  # DBOS makes it, where it may
         raise SagaUsageError(
             f"The system database {safe(url)} cannot be used: {cause}. See that it is running "

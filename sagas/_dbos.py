@@ -14,6 +14,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import Context
 from typing import Any, Protocol, TypeVar, cast
@@ -106,6 +107,11 @@ class LoopHost:
 
 
 reserve = steps_dbos.reserve
+
+
+def now() -> int:
+    """The time, in milliseconds since the epoch, as DBOS counts it."""
+    return int(time.time() * 1000)
 
 
 def workflow_id() -> str | None:

@@ -162,7 +162,7 @@ async def _turn_round(saga: Engine, run: SagaRun, raised: BaseException | None) 
         assert raised is not None
         if not run.fresh:
             await _check_passed(run, end)
-        run.turn = Turn(end, _cause(run, raised))
+        run.turn = Turn(end, _cause(run, raised), _dbos.now())
         if len(run.stack):
             await run.host.ask(_dbos.mark, run.saga_id, run.turn.attributes())
     else:

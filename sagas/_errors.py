@@ -116,6 +116,7 @@ class SagaOutcomeError(SagaError):
                 "message": failure.message,
             },
             "undone": [[r.step_id, r.name] for r in self.undone],
+            "reason": getattr(self, "reason", None),
         }
 
 

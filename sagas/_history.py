@@ -17,6 +17,9 @@ from ._outcome import ended_with
 from ._stack import undone_step
 from ._status import SagaStatus, StepStatus, saga_status
 
+DBOS_QUEUES = "_dbos_"
+"""What the names of DBOS's own queues begin with: there it puts what it recovers or resumes."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
@@ -36,6 +39,8 @@ class StepRecord:
     """When it began."""
     completed_at: datetime | None = None
     """When it had ended, well or badly."""
+    undo_executed_at: datetime | None = None
+    """When its undo began, in the execution that got its outcome."""
     compensated_at: datetime | None = None
     """When its undo had ended, well or badly."""
     undo_error: Failure | None = None
@@ -61,6 +66,8 @@ class SagaState:
     """What `SagaHandle.result` raises, once it has ended without a result."""
     failure: Failure | None = None
     """Why it turned round; there from that moment on."""
+    turned_at: datetime | None = None
+    """When it turned round; None where it had nothing to undo."""
     reason: str | None = None
     """What a PARKED saga waits for."""
     steps: tuple[StepRecord, ...] = ()
@@ -139,6 +146,7 @@ def _with_undo(record: StepRecord, row: Mapping[str, Any]) -> StepRecord:
     return replace(
         record,
         status=StepStatus.COMPENSATION_FAILED if failed else StepStatus.COMPENSATED,
+        undo_executed_at=at(row["started_at_epoch_ms"]),
         compensated_at=at(row["completed_at_epoch_ms"]),
         undo_error=failure_of(error, row["function_name"], record.step_id) if failed else None,
         undo_attempts=attempts_of(error if failed else row["output"]),
@@ -156,7 +164,9 @@ def saga_state(row: Any, steps: tuple[StepRecord, ...] = (), *, loaded: bool = T
     """
     marks = Marks.parse(row.attributes)
     error = ended_with(row)
-    status = saga_status(row.status, marks, error)
+    internal = (row.queue_name or "").startswith(DBOS_QUEUES)
+    begun = internal or bool(row.recovery_attempts)
+    status = saga_status(row.status, marks, error, has_begun=begun)
     failure = error.failure if error is not None else (marks.turn.cause if marks.turn else None)
     return SagaState(
         saga_id=row.workflow_id,
@@ -168,10 +178,11 @@ def saga_state(row: Any, steps: tuple[StepRecord, ...] = (), *, loaded: bool = T
         result=row.output if status is SagaStatus.COMPLETED and loaded else None,
         error=error,
         failure=failure,
+        turned_at=at(marks.turn.time) if marks.turn else None,
         reason=error.reason if isinstance(error, SagaParkedError) else None,
         steps=steps,
         attributes=of_user(row.attributes),
-        queue=row.queue_name,
+        queue=None if internal else row.queue_name,
         executor_id=row.executor_id,
         app_version=row.app_version,
     )

@@ -71,7 +71,8 @@ def launch(
             without either that is a SQLite file with the application's name.
         name: The application's name; wins over the configuration's.
         executor_id: This process among those of the application, the same after each restart:
-            it resumes what an executor of this name began. Default: the configuration's, else
+            it sees to it that what an executor of this name began is resumed, by this process or
+            another one of the same application and version. Default: the configuration's, else
             `DBOS__VMID`, else "local".
 
     Returns:

@@ -36,6 +36,8 @@ class Turn:
     """A step ID that no step has: the undos have greater ones."""
     cause: Failure
     """Why, its texts made fit by `json_text`."""
+    time: int | None = None
+    """When, in milliseconds since the epoch."""
 
     def attributes(self) -> dict[str, Any]:
         """The mark, as it is stored."""
@@ -43,6 +45,7 @@ class Turn:
         return {
             TURN: {
                 "at": self.at,
+                "time": self.time,
                 "step": cause.step,
                 "step_id": cause.step_id,
                 "error_type": cause.error_type,
@@ -63,7 +66,8 @@ class Turn:
             message=str(mark.get("message")),
             traceback=str(mark.get("traceback", "")),
         )
-        return cls(mark["at"], cause)
+        time = mark.get("time")
+        return cls(mark["at"], cause, time if isinstance(time, int) else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,8 @@ def recorded(error: Any) -> SagaOutcomeError | None:
             str(failure.get("message")),
         )
     facts["undone"] = tuple(StepRef(i, n) for i, n in data.get("undone", ()))
+    if issubclass(cls, SagaCancelledError | SagaParkedError):
+        facts["reason"] = str(data.get("reason") or "")
     if issubclass(cls, CompensationFailedError):
         facts["not_undone"] = tuple(
             NotUndone(i, n, None if kind is None else Failure(n, i, kind, ""))

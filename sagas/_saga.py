@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
-from steps._mode import drive, is_async
+from steps._mode import ASYNC_MARK, drive, is_async
 from steps._names import Names, check_name
 from steps._policy import Seconds
 from steps._step import Step
@@ -58,40 +58,24 @@ class Saga(Generic[P, R_co]):
         undo_failure: UndoFailure,
         max_recovery_attempts: int | None,
     ) -> None:
-        self._fn: Callable[..., Any] = _saga_function(fn)
-        self.name = check_name(
-            self._fn.__qualname__ if name is None else name,
-            "The name of a saga",
-            SagaDefinitionError,
+        body = _saga_function(fn)
+        name = check_name(
+            body.__qualname__ if name is None else name, "The name of a saga", SagaDefinitionError
         )
-        if undo_failure not in ("halt", "continue"):
-            raise SagaDefinitionError(
-                f"undo_failure is 'halt' (leave the older undos for later) or 'continue' (run "
-                f"them all the same), not {undo_failure!r}."
-            )
-        if max_recovery_attempts is not None and (
-            isinstance(max_recovery_attempts, bool)
-            or not isinstance(max_recovery_attempts, int)
-            or max_recovery_attempts < 1
-        ):
-            raise SagaDefinitionError(
-                f"max_recovery_attempts must be a whole number of 1 or more, or None for no "
-                f"limit, not {max_recovery_attempts!r}."
-            )
-        self.is_async = is_async(self._fn)
-        engine = Engine(self.name, self._fn, self.is_async, undo_failure)
-        _names.claim(self.name, self._fn, given=name is not None)
-        self._workflow = _dbos.register(
-            _workflow_function(engine),
-            self.name,
-            max_recovery_attempts,
-            _arguments.rebuilder(self._fn),
+        _check_options(undo_failure, max_recovery_attempts)
+        _names.claim(name, body, given=name != body.__qualname__)
+        engine = Engine(name, body, is_async(body), undo_failure)
+        workflow = _dbos.register(
+            _workflow_function(engine), name, max_recovery_attempts, _arguments.rebuilder(body)
         )
-        signature = inspect.signature(self._fn)
-        self._definition = Definition(self.name, self._fn, signature, self.is_async, self._workflow)
-        _catalog.add(self.name)
         # DBOS looks for its own facts on whatever it is given as a workflow function.
-        functools.update_wrapper(self, self._workflow)
+        functools.update_wrapper(self, workflow)
+        self.name = name
+        self.is_async = engine.is_async
+        setattr(self, ASYNC_MARK, self.is_async)
+        self._workflow = workflow
+        self._definition = Definition(name, body, inspect.signature(body), self.is_async, workflow)
+        _catalog.add(name)
 
     def __repr__(self) -> str:
         return f"<saga {self.name}>"
@@ -211,6 +195,23 @@ class Saga(Generic[P, R_co]):
     async def run_async(self, *args: Any, **kwargs: Any) -> Any:
         """`run`, for use on an event loop."""
         return await self.options().run_async(*args, **kwargs)
+
+
+def _check_options(undo_failure: Any, max_recovery_attempts: Any) -> None:
+    if undo_failure not in ("halt", "continue"):
+        raise SagaDefinitionError(
+            f"undo_failure is 'halt' (leave the older undos for later) or 'continue' (run them all "
+            f"the same), not {undo_failure!r}."
+        )
+    if max_recovery_attempts is not None and (
+        isinstance(max_recovery_attempts, bool)
+        or not isinstance(max_recovery_attempts, int)
+        or max_recovery_attempts < 1
+    ):
+        raise SagaDefinitionError(
+            f"max_recovery_attempts must be a whole number of 1 or more, or None for no limit, not "
+            f"{max_recovery_attempts!r}."
+        )
 
 
 def _workflow_function(engine: Engine) -> Callable[..., Any]:

@@ -49,7 +49,13 @@ class StepStatus(StrEnum):
     """It succeeded and its undo failed for good."""
 
 
-def saga_status(dbos_status: str, marks: Marks, error: BaseException | str | None) -> SagaStatus:
+def saga_status(
+    dbos_status: str,
+    marks: Marks,
+    error: BaseException | str | None,
+    *,
+    has_begun: bool = False,
+) -> SagaStatus:
     """
     The state of a saga.
 
@@ -57,11 +63,12 @@ def saga_status(dbos_status: str, marks: Marks, error: BaseException | str | Non
         dbos_status: What DBOS calls it.
         marks: What the saga wrote into its attributes.
         error: What it ended with, where DBOS says ERROR; a str where it no longer loads.
+        has_begun: Whether it has run before: DBOS enqueues what it recovers.
     """
     match dbos_status:
-        case "ENQUEUED" | "DELAYED":
-            return SagaStatus.STARTED if marks.turn is None else SagaStatus.COMPENSATING
-        case "PENDING":
+        case "ENQUEUED" | "DELAYED" if marks.turn is None and not has_begun:
+            return SagaStatus.STARTED
+        case "PENDING" | "ENQUEUED" | "DELAYED":
             return SagaStatus.PENDING if marks.turn is None else SagaStatus.COMPENSATING
         case "SUCCESS":
             return SagaStatus.COMPLETED

@@ -84,12 +84,17 @@ def storable(error: Exception, codec: Codec) -> Exception:
 
 def _same_args(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
     try:
-        return len(left) == len(right) and all(
-            a is b or a == b or (type(a) is type(b) and not _compares(a))
-            for a, b in zip(left, right, strict=True)
-        )
+        return len(left) == len(right) and all(map(_same, left, right))
     except Exception:
         return False
+
+
+def _same(left: Any, right: Any) -> bool:
+    if left is right or left == right:
+        return True
+    if left != left and right != right:
+        return True  # not a number
+    return type(left) is type(right) and not _compares(left)
 
 
 def _compares(value: object) -> bool:

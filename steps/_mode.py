@@ -40,7 +40,7 @@ class Alarm:
 
     def wait(self, seconds: float) -> None:
         """Wait, or raise `ShuttingDown` as soon as the alarm rings."""
-        if self.event.wait(seconds):
+        if self.event.wait(min(seconds, threading.TIMEOUT_MAX)):
             raise ShuttingDown
 
 
@@ -94,8 +94,12 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("A blocking call tried to suspend: this is a fault of the library.")
 
 
+ASYNC_MARK = "__saga_async__"
+"""Set on our own callable objects whose call returns an awaitable."""
+
+
 def is_async(fn: Callable[..., Any]) -> bool:
     """Whether calling `fn` returns an awaitable."""
-    return inspect.iscoroutinefunction(fn) or (
-        not inspect.isfunction(fn) and inspect.iscoroutinefunction(type(fn).__call__)
-    )
+    if inspect.iscoroutinefunction(fn) or getattr(fn, ASYNC_MARK, False):
+        return True
+    return not inspect.isfunction(fn) and inspect.iscoroutinefunction(type(fn).__call__)

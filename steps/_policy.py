@@ -31,10 +31,14 @@ def seconds(
     span: Any = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(span, bool) or not isinstance(span, int | float):
         raise error(f"{what} must be seconds as a number or a timedelta, not {value!r}.")
-    if not math.isfinite(span) or span < 0 or (span == 0 and not zero):
+    try:
+        number = float(span)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
         least = "zero or more" if zero else "more than zero"
         raise error(f"{what} must be a finite number of seconds, {least}, not {value!r}.")
-    return float(span)
+    return number
 
 
 def _error_types(value: Any, what: str) -> tuple[type[Exception], ...]:
@@ -134,7 +138,7 @@ class RetryPolicy:
             seconds(self.max_delay, "", zero=True),
         )
         try:
-            wait = min(first * self.backoff ** (attempts - 1), longest)
+            wait = first and min(first * self.backoff ** (attempts - 1), longest)
         except OverflowError:
             wait = longest
         return wait * (1.0 - self.jitter * chance)

@@ -18,7 +18,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 from . import _dbos
 from ._attempts import run_attempts
 from ._errors import StepDefinitionError, StepError
-from ._mode import BLOCKING, ON_LOOP, is_async
+from ._mode import ASYNC_MARK, BLOCKING, ON_LOOP, is_async
 from ._names import Names, check_name
 from ._policy import FOR_EVER, ONE_ATTEMPT, UNDO_TIMEOUT, RetryPolicy, Seconds, seconds
 from ._undo import Undo, plan_undo
@@ -86,13 +86,20 @@ class Step(Generic[P, R_co]):
         undo_retry: RetryPolicy | None,
         undo_timeout: Seconds | None,
     ) -> None:
-        self._fn: Callable[..., Any] = _plain_function(fn)
+        inner = _plain_function(fn)
+        functools.update_wrapper(self, inner)
+        self._fn: Callable[..., Any] = inner
         self.name = check_name(
             self._fn.__qualname__ if name is None else name,
             "The name of a step",
             StepDefinitionError,
         )
+        if undone_step_name(self.name):
+            raise StepDefinitionError(
+                f"A step cannot be named {self.name!r}: so its undos are recorded."
+            )
         self.is_async = is_async(self._fn)
+        setattr(self, ASYNC_MARK, self.is_async)
         self._signature = inspect.signature(self._fn)
         self._retry = _policy(retry, "retry", ONE_ATTEMPT)
         self._undo_retry = _policy(undo_retry, "undo_retry", FOR_EVER)
@@ -105,7 +112,6 @@ class Step(Generic[P, R_co]):
         if undo is not None:
             self._set_undo(undo, method=False)
         _names.claim(self.name, self._fn, given=name is not None)
-        functools.update_wrapper(self, self._fn)
 
     def __repr__(self) -> str:
         return f"<step {self.name}>"
@@ -279,6 +285,11 @@ class Step(Generic[P, R_co]):
             return _unwrap(await _dbos.run_async(reservation, self.name, attempts))
 
         return on_loop()
+
+
+def undone_step_name(name: str) -> bool:
+    """Whether a name is one under which undos are recorded."""
+    return name.startswith("undo:")
 
 
 def _unwrap(outcome: Any) -> Any:

@@ -71,7 +71,7 @@ class _Attempt:
 
 def _limited_blocking(fn: Callable[[], Any], name: str, timeout: float, grace: float) -> Any:
     attempt = _Attempt(name, fn)
-    if attempt.ended.wait(timeout):
+    if attempt.ended.wait(min(timeout, threading.TIMEOUT_MAX)):
         return attempt.outcome()
     if not attempt.ended.wait(grace):
         attempt.abandoned = True

@@ -9,6 +9,7 @@ no more than after a crash.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import pickle
 from collections.abc import Callable, Mapping
@@ -135,6 +136,8 @@ def plan_undo(
             f"The parameters of {fn!r}, the undo of step {step_name!r}, cannot be read. Wrap it "
             f"in a function of your own."
         ) from error
+    if isinstance(fn, functools.partial):
+        parameters = [p for p in parameters if p.name not in fn.keywords]
     head = 2 if method else 1
     leading = [p for p in parameters[:head] if p.kind in _POSITIONAL]
     swallowed = any(p.kind is Parameter.VAR_POSITIONAL for p in parameters[:head])
@@ -144,12 +147,15 @@ def plan_undo(
             f"The undo {_label(fn)!r} of step {step_name!r} must take the step's result"
             f"{' after self' if method else ' first'}: {shape}."
         )
-    return _match(fn, parameters[len(leading) :], step_signature, step_name, undo_is_async, method)
+    taken = {p.name for p in leading if p.kind is not Parameter.POSITIONAL_ONLY}
+    rest = parameters[len(leading) :]
+    return _match(fn, rest, taken, step_signature, step_name, undo_is_async, method)
 
 
 def _match(
     fn: Callable[..., Any],
     parameters: list[Parameter],
+    taken: set[str],
     step_signature: inspect.Signature,
     step_name: str,
     undo_is_async: bool,
@@ -170,7 +176,7 @@ def _match(
         if parameter.kind is Parameter.VAR_POSITIONAL:
             rest = step_rest
         elif parameter.kind is Parameter.VAR_KEYWORD:
-            others = tuple(n for n in named if n not in positional and n not in keywords)
+            others = tuple(n for n in named if n not in (*positional, *keywords, *taken))
             spread = step_spread
         elif parameter.name not in named:
             has = ", ".join(named) or "none"

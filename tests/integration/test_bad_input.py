@@ -691,9 +691,15 @@ def test_a_file_that_is_no_database(config: dict[str, Any], tmp_path: Path) -> N
 
 
 def test_a_client_without_tables(tmp_path: Path) -> None:
-    """A database without DBOS's tables holds no sagas, and the client says so."""
-    with pytest.raises(SagaUsageError, match="no tables there yet"):
-        SagaClient(f"sqlite:///{tmp_path / 'empty.sqlite'}")
+    """A database without DBOS's tables holds no sagas, and the client makes nothing there."""
+    path = tmp_path / "empty.sqlite"
+    with pytest.raises(SagaUsageError, match=r"no SQLite file.*empty\.sqlite.*launch\(\)"):
+        SagaClient(f"sqlite:///{path}")
+    assert not path.exists()
+    path.touch()
+    with pytest.raises(SagaUsageError, match=r"tables cannot be read.*launch\(\)"):
+        SagaClient(f"sqlite:///{path}")
+    assert path.stat().st_size == 0
 
 
 @pytest.mark.parametrize(

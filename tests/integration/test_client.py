@@ -7,7 +7,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dbos import DBOS, SetWorkflowID
@@ -23,7 +26,7 @@ from sagas import (
 )
 from steps import NonRetryableError, RetriesExhaustedError, RetryPolicy, step
 
-from .support import until
+from .support import Crash, until
 
 
 def undo(result: int) -> None:
@@ -159,9 +162,49 @@ def _queue() -> str:
 
 
 def test_no_tables(tmp_path: Path) -> None:
-    """A database without DBOS's tables is a clear error."""
-    with pytest.raises(SagaUsageError, match="no tables"):
-        SagaClient(f"sqlite:///{tmp_path}/empty.sqlite")
+    """A database without DBOS's tables, or none at all, is a clear error and stays so."""
+    path = tmp_path / "empty.sqlite"
+    with pytest.raises(SagaUsageError, match="no SQLite file"):
+        SagaClient(f"sqlite:///{path}")
+    assert not path.exists()
+    path.touch()
+    with pytest.raises(SagaUsageError, match="tables cannot be read"):
+        SagaClient(f"sqlite:///{path}")
+
+
+@step
+def die_once() -> str:
+    if DYING.pop("die", None):
+        raise Crash
+    DYING["gate"].wait(15)
+    return "survived"
+
+
+@saga
+def dies_once() -> str:
+    return die_once()
+
+
+DYING: dict[str, Any] = {}
+
+
+def test_a_recovered_saga_is_pending(app: sagas.Launched, relaunch: Any) -> None:
+    """What DBOS enqueues to recover it has begun long since: it is PENDING, never STARTED."""
+    DYING.update(die=True, gate=threading.Event())
+    with pytest.raises(Crash):
+        dies_once.options(saga_id="r").start().result()
+    relaunch()
+    seen = set()
+    with SagaClient() as client:
+        for _ in range(100):
+            state = client.get("r")
+            seen.add((state.status, state.queue))
+            if state.steps:
+                break
+            time.sleep(0.05)
+        DYING["gate"].set()
+        until(lambda: client.get("r").status is SagaStatus.COMPLETED)
+    assert seen == {(SagaStatus.PENDING, None)}
 
 
 TRIED: list[int] = []

@@ -87,7 +87,9 @@ def test_the_state_tells_each_step_and_its_undo(shared_app: sagas.Launched) -> N
     assert first.result == "A"
     assert first.executed_at is not None
     assert first.compensated_at is not None
-    assert first.executed_at <= first.compensated_at
+    assert first.undo_executed_at is not None
+    assert state.turned_at is not None
+    assert first.executed_at <= state.turned_at <= first.undo_executed_at <= first.compensated_at
     assert last.error is not None
     assert (last.error.error_type, last.error.message) == ("ValueError", "no")
     assert state.failure is not None

@@ -156,7 +156,9 @@ async def _run_parallel(node: Parallel, world: World) -> None:
                 for branch in branches:
                     group.create_task(branch)
         case "as_completed":
-            for next_outcome in asyncio.as_completed(branches):
+            # Given coroutines, it would start them in the order of a set: any order.
+            tasks = [asyncio.ensure_future(branch) for branch in branches]
+            for next_outcome in asyncio.as_completed(tasks):
                 await next_outcome
                 await world.call(Call(0))
         case "limited":

@@ -183,7 +183,7 @@ def test_the_policy_sees_the_original_error() -> None:
         OtherTypeError("x"),
         ValueError(threading.Lock()),
         ValueError(lambda: None),
-        ExceptionGroup("several", [ValueError(1)]),
+        ExceptionGroup("several", [KeywordOnlyError(code=1)]),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -228,6 +228,7 @@ def test_an_unstorable_error_among_several() -> None:
         WithFactsError("m", 4),
         ValueError(Opaque()),
         RuntimeError(ValueError("inner")),
+        ExceptionGroup("several", [ValueError(1), KeyError("a")]),
         ValueError(float("nan")),
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
         StepFailedError("a.B", "m"),

@@ -51,6 +51,7 @@ def workflow(**changes: Any) -> Any:
         "workflow_id": "s",
         "name": "fulfil",
         "status": "SUCCESS",
+        "recovery_attempts": 1,
         "attributes": None,
         "error": None,
         "output": "done",
@@ -118,6 +119,7 @@ def test_an_undone_step() -> None:
     first, second = step_records(rows)
     assert (first.step_id, first.name, first.status) == (1, "reserve", StepStatus.COMPENSATED)
     assert (first.result, first.undo_attempts, first.undo_error) == ("r1", 2, None)
+    assert first.undo_executed_at == at(BEGAN)
     assert first.compensated_at == datetime(2023, 11, 14, 22, 13, 22, 500_000, tzinfo=UTC)
     assert (second.status, second.undo_attempts) == (StepStatus.FAILED, 0)
 
@@ -221,11 +223,12 @@ def test_the_state_of_a_failed_saga() -> None:
 def test_the_state_of_a_saga_that_is_compensating() -> None:
     """Why it turned round is there while it is being undone; it has not ended yet."""
     cause = Failure("a", 1, "E", "m")
-    attributes = {"order": 7, **Turn(2, cause).attributes()}
+    attributes = {"order": 7, **Turn(2, cause, BEGAN).attributes()}
     state = saga_state(workflow(status="PENDING", attributes=attributes, completed_at=None))
     assert (state.status, state.failure, state.error) == (SagaStatus.COMPENSATING, cause, None)
     assert state.attributes == {"order": 7}
     assert (state.result, state.completed_at) == (None, None)
+    assert state.turned_at == at(BEGAN)
 
 
 @pytest.mark.parametrize(
@@ -240,6 +243,23 @@ def test_the_state_of_a_parked_saga(error: SagaParkedError) -> None:
     state = saga_state(workflow(status="ERROR", error=error, output=None))
     assert (state.status, state.reason) == (SagaStatus.PARKED, "code changed")
     assert state.needs_attention
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "queue"),
+    [
+        ({"queue_name": "orders", "recovery_attempts": 0}, SagaStatus.STARTED, "orders"),
+        ({"queue_name": "orders", "recovery_attempts": None}, SagaStatus.STARTED, "orders"),
+        ({"queue_name": "orders", "recovery_attempts": 2}, SagaStatus.PENDING, "orders"),
+        ({"queue_name": "_dbos_internal_queue", "recovery_attempts": 0}, SagaStatus.PENDING, None),
+    ],
+)
+def test_the_state_of_a_saga_in_a_queue(
+    changes: dict[str, Any], status: SagaStatus, queue: str | None
+) -> None:
+    """A saga that waits to be resumed has begun; one that waits for its first run has not."""
+    state = saga_state(workflow(status="ENQUEUED", completed_at=None, output=None, **changes))
+    assert (state.status, state.queue) == (status, queue)
 
 
 def test_a_state_without_its_result() -> None:

@@ -24,7 +24,7 @@ def stored(mark: Turn) -> Marks:
 
 def test_a_turn_survives_the_database() -> None:
     """Where and why a saga turned round is read as it was written."""
-    turn = Turn(4, Failure("charge", 3, "shop.CardError", "no money", "Traceback ..."))
+    turn = Turn(4, Failure("charge", 3, "shop.CardError", "no money", "Traceback ..."), 1_700_000)
     assert stored(turn) == Marks(turn=turn, parked=None)
 
 
@@ -97,7 +97,7 @@ def test_a_mark_with_missing_facts_still_counts() -> None:
     """A turn is a turn even where nothing more than its place can be read."""
     turn = Marks.parse({TURN: {"at": 3}}).turn
     assert turn is not None
-    assert turn.at == 3
+    assert (turn.at, turn.time) == (3, None)
 
 
 def test_the_users_attributes_are_kept_apart() -> None:

@@ -60,6 +60,15 @@ def test_the_status_of_a_saga(
     assert saga_status(dbos_status, marks, error) is status
 
 
+@pytest.mark.parametrize("dbos_status", ["ENQUEUED", "DELAYED", "PENDING"])
+def test_a_saga_that_is_to_be_resumed_is_running(dbos_status: str) -> None:
+    """DBOS enqueues what it recovers: such a saga is not taken for one that never began."""
+    assert saga_status(dbos_status, Marks(), None, has_begun=True) is SagaStatus.PENDING
+    assert saga_status(dbos_status, TURNED, None, has_begun=True) is SagaStatus.COMPENSATING
+    assert dbos_status in _DBOS_STATUS[SagaStatus.PENDING]
+    assert dbos_status in _DBOS_STATUS[SagaStatus.COMPENSATING]
+
+
 def test_every_status_of_dbos_is_known() -> None:
     """When a DBOS release gains a status, somebody has to decide what it means for a saga."""
     of_dbos = (
