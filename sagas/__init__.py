@@ -4,7 +4,7 @@ from steps import _step
 
 from . import _running
 from ._client import SagaClient
-from ._context import CurrentSaga, add_compensation, current
+from ._current import CurrentSaga, add_compensation, current
 from ._errors import (
     CompensationFailedError,
     Failure,

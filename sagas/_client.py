@@ -18,7 +18,7 @@ PAGE = 500
 
 _DBOS_STATUS: dict[SagaStatus, list[str]] = {
     SagaStatus.STARTED: ["ENQUEUED", "DELAYED"],
-    SagaStatus.PENDING: ["PENDING"],
+    SagaStatus.PENDING: ["PENDING", "ENQUEUED", "DELAYED"],
     SagaStatus.COMPENSATING: ["PENDING", "ENQUEUED", "DELAYED"],
     SagaStatus.COMPLETED: ["SUCCESS"],
     SagaStatus.FAILED: ["ERROR"],
@@ -63,8 +63,9 @@ class SagaClient:
             self._client.list_workflows(limit=1)
         except Exception as error:
             self._client.destroy()
+            cause = str(getattr(error, "orig", None) or error).strip()
             raise SagaUsageError(
-                f"{_config.safe(url)} answers, but DBOS's tables cannot be read there ({error}). "
+                f"{_config.safe(url)} answers, but DBOS's tables cannot be read there ({cause}). "
                 f"They are made by the first launch(), or by `dbos migrate`."
             ) from error
 

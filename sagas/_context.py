@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
@@ -13,9 +14,9 @@ from typing import Any, NoReturn
 from steps._attempts import Codec, run_attempts
 from steps._errors import OutcomeUnknownError, RetriesExhaustedError
 from steps._mode import ShuttingDown, alarm, drive, is_async
-from steps._timeout import limited
+from steps._timeout import GRACE, limited
 from steps._undo import bind_by_hand
-from steps.abc import Compensation, Retried, StepCall, current_key, current_recorder
+from steps.abc import Compensation, Retried, StepCall, current_key
 
 from . import _dbos
 from ._control import Fault, TurnRound
@@ -121,13 +122,14 @@ class SagaRun:
 
     def call_async(self, call: StepCall) -> Coroutine[Any, Any, Any]:
         """Reserve a step of an async saga now; the coroutine runs it or returns its outcome."""
+        if self.group is None:
+            # At once: what nobody can await nobody would see.
+            raise SagaUsageError(
+                f"Step {call.name!r} is async and cannot be awaited in the sync saga "
+                f"{self.saga_id!r}. Make the saga async, or the step a plain function."
+            )
         try:
             self._admit(f"Step {call.name!r}")
-            if self.group is None:
-                raise SagaUsageError(
-                    f"Step {call.name!r} is async and cannot be awaited in the sync saga "
-                    f"{self.saga_id!r}. Make the saga async, or the step a plain function."
-                )
             reservation = self._draw(call.name)
         except BaseException as refusal:
             return _refused(refusal)
@@ -208,14 +210,24 @@ class SagaRun:
         progress = _Progress()
         call = StepCall(name, what.undo, what.is_async, what.retry, None)
 
+        async def limit(fn: Callable[[], Any], is_async: bool) -> Any:
+            grace = min(what.timeout, GRACE)
+            return await limited(
+                self.host.mode, fn, is_async, name=name, timeout=what.timeout, grace=grace
+            )
+
         async def attempt() -> None:
-            await limited(
-                self.host.mode,
-                what.undo,
-                what.is_async,
-                name=name,
-                timeout=what.timeout,
-                grace=min(what.timeout, 5.0),
+            result = await limit(what.undo, what.is_async)
+            if not inspect.isawaitable(result):
+                return
+            if self.is_async:  # a lambda around an async function, say
+                await limit(lambda: result, True)
+                return
+            if inspect.iscoroutine(result):
+                result.close()
+            raise Fault(
+                f"{name} returned an awaitable, which a sync saga cannot await, so nothing was "
+                f"undone. Make the undo a plain function"
             )
 
         async def body() -> Any:
@@ -338,61 +350,3 @@ def _outcome_unknown(error: Exception) -> bool:
     if isinstance(error, RetriesExhaustedError):
         return isinstance(error.errors[-1], OutcomeUnknownError)
     return isinstance(error, OutcomeUnknownError)
-
-
-@dataclass(frozen=True, slots=True)
-class CurrentSaga:
-    """The saga that is running here."""
-
-    saga_id: str
-    name: str
-    is_compensating: bool
-    """Whether it is being undone: True in an undo."""
-
-
-def _run_here(what: str) -> SagaRun:
-    run = current_recorder.get()
-    if not isinstance(run, SagaRun) or run.saga_id != _dbos.workflow_id_or(run.saga_id):
-        raise SagaUsageError(f"{what} was called outside a saga.")
-    return run
-
-
-def current() -> CurrentSaga:
-    """
-    The saga that is running here: in its body, in a step, or in an undo.
-
-    Raises:
-        SagaUsageError: There is none.
-    """
-    run = _run_here("current()")
-    return CurrentSaga(run.saga_id, run.name, run.compensating)
-
-
-def add_compensation(fn: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-    """
-    Push an undo by hand: for what is done by a DBOS step or a library, not by a `@step`.
-
-    It is run in its place in the order, as `fn(*args, **kwargs)` with copies of the arguments as
-    they are now, in a step of its own with `idempotency_key()`, and retried for ever with the
-    default policy of undos (raise `NonRetryableError` to give up). Push it *before* the call
-    that may need it, where the undo can find out whether there is something to undo; pushed
-    after it, a crash between the two leaves the effect to the replay of that call.
-
-    Args:
-        fn: The undo; in an async saga it may be async.
-
-    Durability:
-        Nothing is written: the replayed body pushes it again. It costs a step ID, no row.
-
-    Raises:
-        SagaUsageError: No saga's body is running here.
-    """
-    if not callable(fn):
-        raise SagaUsageError(f"add_compensation takes a function and its arguments, not {fn!r}.")
-    run = _run_here("add_compensation()")
-    if current_key.get() is not None or _dbos.in_step():
-        raise SagaUsageError(
-            "add_compensation() was called in a step. A step's undo is given to @step(undo=...); "
-            "call add_compensation() in the saga's body."
-        )
-    run.add_compensation(fn, args, kwargs)

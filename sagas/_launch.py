@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from steps._mode import alarm
+from steps._names import check_name
 from steps._policy import Seconds, seconds
 
 from . import _catalog, _codec, _config, _dbos, _lock, _pool, _running
@@ -95,6 +96,8 @@ def launch(
             )
         if executor_id is not None:
             settings["executor_id"] = executor_id
+        if settings.get("executor_id") is not None:
+            check_name(settings["executor_id"], "executor_id", SagaUsageError)
         _codec.use(settings.get("serializer"))
         _current = _start(settings)
         return _current

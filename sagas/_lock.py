@@ -51,6 +51,11 @@ class _SessionLock:
 
 
 def _refusal(executor_id: str, url: str) -> SagaUsageError:
+    if url.startswith("sqlite"):
+        return SagaUsageError(
+            f"Another process runs sagas on {safe(url)}, as executor {executor_id!r} or another. A "
+            f"SQLite file serves one process: stop that one, or use PostgreSQL."
+        )
     return SagaUsageError(
         f"Another process is running as executor {executor_id!r} on {safe(url)}. Both would run "
         f"the same sagas. Stop it, or give each process a name of its own: "

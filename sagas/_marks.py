@@ -28,6 +28,11 @@ def json_text(text: str) -> str:
     return f"{clean[:half]}\n[...]\n{clean[-half:]}"
 
 
+def is_storable_text(text: str) -> bool:
+    """Whether every database can store `text`: no NUL, no lone half of a surrogate pair."""
+    return "\x00" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """The point where a saga turned round, and why."""

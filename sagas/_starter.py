@@ -19,7 +19,7 @@ from . import _arguments, _catalog, _codec, _dbos, _launch, _pool
 from ._context import Ticket, current_ticket
 from ._errors import SagaConflictError, SagaUsageError
 from ._handle import SagaHandle, refuse_on_loop
-from ._marks import PREFIX
+from ._marks import PREFIX, is_storable_text
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -82,8 +82,15 @@ class StartOptions:
 
 
 def _check_text(value: Any, what: str) -> None:
-    if value is not None and (not isinstance(value, str) or not value.strip()):
+    if value is None:
+        return
+    if not isinstance(value, str) or not value.strip():
         raise SagaUsageError(f"{what} must be text that is not blank, not {value!r}.")
+    if not is_storable_text(value):
+        raise SagaUsageError(
+            f"{what} must be text that a database can store, without NUL or half a character, "
+            f"not {value!r}."
+        )
 
 
 def _checked_attributes(attributes: Any) -> dict[str, Any] | None:
@@ -95,9 +102,14 @@ def _checked_attributes(attributes: Any) -> dict[str, Any] | None:
     if ours is not None:
         raise SagaUsageError(f"The attribute {ours!r} is reserved: keys may not begin {PREFIX!r}.")
     try:
-        json.dumps(dict(attributes), allow_nan=False)
+        text = json.dumps(dict(attributes), allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise SagaUsageError(f"attributes must be a JSON object: {error}.") from error
+    if "\\u0000" in text or not is_storable_text(text):
+        raise SagaUsageError(
+            f"attributes must hold text that a database can store, without NUL or half a "
+            f"character, not {attributes!r}."
+        )
     return dict(attributes)
 
 

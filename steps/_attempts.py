@@ -94,6 +94,10 @@ def _same(left: Any, right: Any) -> bool:
         return True
     if left != left and right != right:
         return True  # not a number
+    if isinstance(left, BaseException):
+        return type(left) is type(right) and _same_args(left.args, right.args)
+    if isinstance(left, list | tuple):
+        return type(left) is type(right) and _same_args(tuple(left), tuple(right))
     return type(left) is type(right) and not _compares(left)
 
 

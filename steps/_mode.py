@@ -8,6 +8,7 @@ ever suspends, so `drive` can run such a coroutine to its end in one go, as a pl
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import threading
 from collections.abc import Callable, Coroutine
@@ -100,6 +101,8 @@ ASYNC_MARK = "__saga_async__"
 
 def is_async(fn: Callable[..., Any]) -> bool:
     """Whether calling `fn` returns an awaitable."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
     if inspect.iscoroutinefunction(fn) or getattr(fn, ASYNC_MARK, False):
         return True
     return not inspect.isfunction(fn) and inspect.iscoroutinefunction(type(fn).__call__)

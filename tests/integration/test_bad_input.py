@@ -697,7 +697,7 @@ def test_a_client_without_tables(tmp_path: Path) -> None:
         SagaClient(f"sqlite:///{path}")
     assert not path.exists()
     path.touch()
-    with pytest.raises(SagaUsageError, match=r"tables cannot be read.*launch\(\)"):
+    with pytest.raises(SagaUsageError, match=r"(?s)tables cannot be read.*launch\(\)"):
         SagaClient(f"sqlite:///{path}")
     assert path.stat().st_size == 0
 
@@ -784,7 +784,8 @@ def _launch_elsewhere(config: dict[str, Any]) -> str:
 def test_a_second_process_of_the_same_name(app: sagas.Launched, config: dict[str, Any]) -> None:
     """Two processes of one executor ID would run the same sagas twice: the second is refused."""
     answer = _launch_elsewhere(config)
-    assert "Another process is running as executor 'local'" in answer
+    assert "Another process" in answer
+    assert "executor 'local'" in answer
     assert "secret" not in answer
     sagas.shutdown()
     assert _launch_elsewhere(config) == "launched"

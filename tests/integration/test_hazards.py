@@ -272,7 +272,7 @@ def test_a_replay_that_ends_early_parks(shared_app: sagas.Launched) -> None:
 @step
 def unsure() -> str:
     if SWITCH.get("unsure"):
-        raise OutcomeUnknownError("the connection broke after the request was sent")
+        raise OutcomeUnknownError("the connection broke \x00 after the request was sent \ud800")
     return "sure"
 
 

@@ -267,7 +267,7 @@ def test_two_processes_cannot_share_an_executor(database: str, config: dict[str,
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "launched\n"
-        with pytest.raises(SagaUsageError, match="executor 'one'"):
+        with pytest.raises(SagaUsageError, match="Another process"):
             sagas.launch(config, executor_id="one")
     finally:
         holder.kill()

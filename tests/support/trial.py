@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from multiprocessing import forkserver
 from pathlib import Path
 
 from . import victim
@@ -27,6 +29,19 @@ TIMEOUT = 90.0
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["pytest.__main__", "tests.support.victim"])
+
+
+def _start_server() -> None:
+    """Start the server from which processes are forked; with the code that is tested here."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), before)))
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +82,7 @@ class Laboratory:
         self._folder = folder / "trials"
         self._folder.mkdir()
         self._count = 0
+        _start_server()
         self._fork = fork
         if url.startswith("sqlite"):
             self._template = folder / "template.sqlite"

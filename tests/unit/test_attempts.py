@@ -228,7 +228,6 @@ def test_an_unstorable_error_among_several() -> None:
         WithFactsError("m", 4),
         ValueError(Opaque()),
         RuntimeError(ValueError("inner")),
-        ExceptionGroup("several", [ValueError(1), KeyError("a")]),
         ValueError(float("nan")),
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
         StepFailedError("a.B", "m"),
