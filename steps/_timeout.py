@@ -10,11 +10,13 @@ the history of the saga that has gone on without it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import queue
 import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, ClassVar
 
 from ._errors import StepTimeoutError
 from ._mode import Mode
@@ -33,8 +35,41 @@ def _without_dbos() -> Context:
     return fresh
 
 
+class _Worker:
+    """A daemon thread that runs one body after another, and ends when it has been idle."""
+
+    idle: ClassVar[list[_Worker]] = []
+    patience = 10.0
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="sagas-undo", daemon=True).start()
+
+    @classmethod
+    def run(cls, job: Callable[[], None]) -> None:
+        """Run `job` on an idle worker, or on a new one."""
+        try:
+            worker = cls.idle.pop()
+        except IndexError:
+            worker = cls()
+        worker._jobs.put(job)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=self.patience)
+            except queue.Empty:
+                with contextlib.suppress(ValueError):
+                    self.idle.remove(self)
+                    return
+                continue  # taken off the list just now: a job is on its way
+            job()
+            del job  # with all that it refers to
+            self.idle.append(self)
+
+
 class _Attempt:
-    """A sync body on its own thread."""
+    """A sync body on a thread of its own."""
 
     def __init__(self, name: str, fn: Callable[[], Any]) -> None:
         self.ended = threading.Event()
@@ -44,12 +79,10 @@ class _Attempt:
         self._name = name
         self._fn = fn
         context = _without_dbos()
-        thread = threading.Thread(
-            target=context.run, args=(self._run,), name=f"sagas-{name}", daemon=True
-        )
-        thread.start()
+        _Worker.run(lambda: context.run(self._run))
 
     def _run(self) -> None:
+        threading.current_thread().name = f"sagas-{self._name}"
         try:
             self.result = self._fn()
         except BaseException as error:
