@@ -17,7 +17,7 @@ class Round:
     """How many sagas."""
     seconds: float
     cpu_seconds: float
-    """Of this process, all its threads."""
+    """Of the processes that ran them, all their threads."""
 
     @property
     def per_second(self) -> float:
@@ -43,6 +43,8 @@ class Comparison:
     low: float
     """The ratio's median lies above this with 97.5 %, by the sign test."""
     high: float
+    cpu_ratio: float
+    """The same of processor time, theirs by ours: it holds also where others load the machine."""
     our_cpu_ms: float
     their_cpu_ms: float
     rounds: int
@@ -62,6 +64,7 @@ def compare(ours: Sequence[Round], theirs: Sequence[Round]) -> Comparison:
         ratio=statistics.median(ratios),
         low=low,
         high=high,
+        cpu_ratio=statistics.median(b.cpu_ms / a.cpu_ms for a, b in zip(ours, theirs, strict=True)),
         our_cpu_ms=statistics.median(r.cpu_ms for r in ours),
         their_cpu_ms=statistics.median(r.cpu_ms for r in theirs),
         rounds=len(ratios),

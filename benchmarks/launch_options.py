@@ -12,7 +12,7 @@ from .figures import Round, compare
 from .report import Report
 from .rounds import Case
 
-COLUMNS = ("database", "option", "way", "ours", "theirs", "ratio", "low", "high")
+COLUMNS = ("database", "option", "way", "ours", "theirs", "ratio", "low", "high", "cpu_ratio")
 """`ours` is with the option, `theirs` as DBOS comes."""
 
 CASES = (

@@ -125,12 +125,16 @@ async def _enqueued_async(case: Case, chosen: Side) -> None:
 
 def _is_drained() -> bool:
     """Whether nothing is left of the queue: asked alike for both sides, whose waits differ."""
-    return not DBOS.list_workflows(
-        queue_name=QUEUE,
-        status=["ENQUEUED", "PENDING"],
-        limit=1,
-        load_input=False,
-        load_output=False,
+    if _is_there(["ERROR", "CANCELLED"]):
+        raise WrongResult("a saga from the queue did not succeed")
+    return not _is_there(["ENQUEUED", "PENDING"])
+
+
+def _is_there(status: list[str]) -> bool:
+    return bool(
+        DBOS.list_workflows(
+            queue_name=QUEUE, status=status, limit=1, load_input=False, load_output=False
+        )
     )
 
 

@@ -32,6 +32,7 @@ COLUMNS = (
     "low",
     "high",
     "target",
+    "cpu_ratio",
     "our_cpu_ms",
     "their_cpu_ms",
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
-import resource
 import time
 
 from dbos import DBOSClient, WorkflowHandle
@@ -21,7 +20,7 @@ PROCESSES = (1, 2, 3)
 COUNT = 128
 """Sagas in a round."""
 
-COLUMNS = ("processes", "ours", "theirs", "ratio", "low", "high")
+COLUMNS = ("processes", "ours", "theirs", "ratio", "low", "high", "cpu_ratio")
 
 
 def run(databases: Databases, *, quick: bool) -> Report:
@@ -29,29 +28,33 @@ def run(databases: Databases, *, quick: bool) -> Report:
     report = Report("workers", COLUMNS)
     for processes in PROCESSES:
         url = databases.make("postgres")
+        workers: list[Application] = []
         with contextlib.ExitStack() as stack:
             # One after another: the first makes the tables.
             for number in range(processes):
                 settings = config(url, executor_id=f"worker-{number}")
-                stack.enter_context(Application(settings, math.ceil(IN_FLIGHT / processes)))
+                application = Application(settings, math.ceil(IN_FLIGHT / processes))
+                workers.append(stack.enter_context(application))
             client = DBOSClient(system_database_url=url)
             stack.callback(client.destroy)
-            found = _in_turn(client, url, pairs=4 if quick else 20)
+            found = _in_turn(client, workers, url, pairs=4 if quick else 20)
             report.add(processes=processes, **compare(*found).as_dict())
     return report
 
 
-def _in_turn(client: DBOSClient, url: str, pairs: int) -> tuple[list[Round], list[Round]]:
+def _in_turn(
+    client: DBOSClient, workers: list[Application], url: str, pairs: int
+) -> tuple[list[Round], list[Round]]:
     for name in SIDES:
-        _round(client, url, name)
+        _round(client, workers, url, name)
     measured: dict[SideName, list[Round]] = {name: [] for name in SIDES}
     for pair in range(pairs):
         for name in SIDES if pair % 2 else SIDES[::-1]:
-            measured[name].append(_round(client, url, name))
+            measured[name].append(_round(client, workers, url, name))
     return measured["saga"], measured["by-hand"]
 
 
-def _round(client: DBOSClient, url: str, name: SideName) -> Round:
+def _round(client: DBOSClient, workers: list[Application], url: str, name: SideName) -> Round:
     """Show the workers a full queue at one blow, and wait until it is empty."""
     gc.collect()
     ids = []
@@ -63,7 +66,7 @@ def _round(client: DBOSClient, url: str, name: SideName) -> Round:
             )
             ids.append(handle.workflow_id)
     database.dispose()
-    began, cpu = time.perf_counter(), _cpu()
+    began, cpu = time.perf_counter(), _cpu(workers)
     while client.list_workflows(
         queue_name=QUEUE,
         status=["ENQUEUED", "PENDING"],
@@ -76,10 +79,8 @@ def _round(client: DBOSClient, url: str, name: SideName) -> Round:
     done = client.list_workflows(workflow_ids=ids, status="SUCCESS", load_input=False)
     if len(done) != COUNT:
         raise WrongResult(f"{len(done)} of {COUNT} succeeded on the side {name!r}")
-    return Round(COUNT, seconds, _cpu() - cpu)
+    return Round(COUNT, seconds, _cpu(workers) - cpu)
 
 
-def _cpu() -> float:
-    """Of this process: the workers' own cannot be read while they live."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+def _cpu(workers: list[Application]) -> float:
+    return sum(worker.call(time.process_time) for worker in workers)

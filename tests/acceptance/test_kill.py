@@ -69,7 +69,7 @@ def test_a_saga_that_is_killed_ends_as_if_it_had_not_been(
 ) -> None:
     """Killed at any point and started again, a saga ends all done or all undone, in order."""
     cases = [(plan, point) for plan in PLANS for point in points(plan)]
-    chosen = sample(cases, 9, offset=VARIANTS.index(variant) * 3)
+    chosen = sample(cases, 13, offset=VARIANTS.index(variant) * 4)
     pieces = laboratory.run([Trial(variant, plan, (point,)) for plan, point in chosen])
     audit(pieces)
     assert [e.killed for e in pieces] == [1] * len(chosen)
@@ -89,7 +89,7 @@ def test_a_saga_that_is_killed_twice_ends_as_if_it_had_not_been(
 ) -> None:
     """Killed again while it is recovered, at any later point, a saga keeps every promise."""
     pairs = list(combinations_with_replacement(points("fail"), 2))
-    chosen = sample(pairs, 61, offset=17 if variant == "sync" else 40)
+    chosen = sample(pairs, 89, offset=17 if variant == "sync" else 40)
     pieces = laboratory.run([Trial(variant, "fail", pair) for pair in chosen])
     audit(pieces)
     for evidence, (first, second) in zip(pieces, chosen, strict=True):

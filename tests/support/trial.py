@@ -14,9 +14,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import forkserver
+from multiprocessing.connection import wait
 from pathlib import Path
 
 from . import victim
@@ -29,6 +31,9 @@ TIMEOUT = 90.0
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["pytest.__main__", "tests.support.victim"])
+
+_one_at_a_time = threading.Lock()
+"""`Process.start` also looks at the other processes' exit codes, which can be read only once."""
 
 
 def _start_server() -> None:
@@ -115,7 +120,8 @@ class Laboratory:
             elif exitcode == 0:
                 break  # it came to its end without passing the point
             else:
-                raise AssertionError(f"{trial}: {(folder / 'output').read_text()}")
+                output = (folder / "output").read_text()
+                raise AssertionError(f"{trial}: exit code {exitcode}: {output}")
         report = json.loads((folder / "report").read_text())
         report["rows"] = [tuple(row) for row in report["rows"]]
         entries = FileLedger(folder / "ledger").entries()
@@ -126,14 +132,17 @@ class Laboratory:
             command = [sys.executable, "-m", "tests.support.victim", json.dumps(asdict(orders))]
             return subprocess.run(command, cwd=ROOT, timeout=TIMEOUT, check=False).returncode
         process = _server.Process(target=victim.run_as_process, args=(orders,))
-        process.start()
-        process.join(TIMEOUT)
-        if process.exitcode is None:
-            process.kill()
+        with _one_at_a_time:
+            process.start()
+        ended = wait([process.sentinel], TIMEOUT)
+        with _one_at_a_time:
+            if not ended:
+                process.kill()
             process.join()
-            raise AssertionError(f"{what}: no end within {TIMEOUT} s")
-        exitcode = process.exitcode
-        process.close()
+            exitcode = process.exitcode
+            process.close()
+        assert ended, f"{what}: no end within {TIMEOUT} s"
+        assert exitcode is not None
         return exitcode
 
 
