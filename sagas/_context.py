@@ -4,69 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import threading
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from steps._attempts import Codec, run_attempts
-from steps._errors import OutcomeUnknownError, RetriesExhaustedError
 from steps._mode import ShuttingDown, alarm, drive, is_async
 from steps._timeout import GRACE, limited
 from steps._undo import bind_by_hand
 from steps.abc import Compensation, Retried, StepCall, current_key
 
 from . import _dbos
-from ._control import Fault, TurnRound
+from ._control import Fault, Interrupted, TurnRound
 from ._errors import SagaUsageError
 from ._flight import InFlight
 from ._group import Group
 from ._marks import Turn
 from ._stack import Recorded, Stack
+from ._verdict import Progress, check_storable, is_unseen, outcome_unknown
 
+log = logging.getLogger("sagas")
 
-class Ticket:
-    """
-    Proof that the execution which redeems it was created by the very call that issued it.
+HOPS_TO_BEGIN = 12
+"""Turns of the event loop in which a task that was made last must have begun."""
 
-    Only such an execution may skip the look at its row: every other may have marks to obey.
-    """
-
-    def __init__(self) -> None:
-        self.used = False
-        self._settled = threading.Event()
-
-    def redeem(self) -> bool:
-        """Whether this is the first use."""
-        first, self.used = not self.used, True
-        self._settled.set()
-        return first
-
-    def void(self, _: object = None) -> None:
-        """The call that issued it is over."""
-        self._settled.set()
-
-    def wait(self) -> bool:
-        """Wait until it is used or void; whether it was used."""
-        self._settled.wait()
-        return self.used
-
-
-current_ticket: ContextVar[Ticket | None] = ContextVar("sagas_ticket", default=None)
-
-
-@dataclass(slots=True)
-class _Progress:
-    """How far one step got in this execution."""
-
-    invoked: bool = False
-    """There was no checkpoint: DBOS called the step's function."""
-    returned: bool = False
-    """The body returned; what goes wrong after that is no failure of the step."""
-    error: BaseException | None = None
-    """What the function raised, for DBOS to record."""
+_OTHER_CALL = (
+    "step {} {!r} was recorded with other arguments than it is called with now: the branches of "
+    "the saga came to it in another order. Start branches in a fixed order (asyncio.as_completed "
+    "and asyncio.wait have none for bare coroutines), or make each a saga of its own"
+)
 
 
 class SagaRun:
@@ -102,6 +71,8 @@ class SagaRun:
         self.is_async = isinstance(host, _dbos.LoopHost)
         self.group = Group() if self.is_async else None
         self.ending = alarm.event
+        self.unbegun: dict[int, tuple[str, Coroutine[Any, Any, Any]]] = {}
+        self.branches: list[tuple[asyncio.Task[Any], BaseException]] = []
         self._rows: list[Recorded] | None = None
 
     def call(self, call: StepCall) -> Any:
@@ -133,11 +104,45 @@ class SagaRun:
             reservation = self._draw(call.name)
         except BaseException as refusal:
             return _refused(refusal)
-        return self._join(self.group, reservation, call)
+        joining = self._join(self.group, reservation, call)
+        self.unbegun[reservation.step_id] = call.name, joining
+        return joining
 
     async def _join(self, group: Group, reservation: Any, call: StepCall) -> Any:
+        step_id: int = reservation.step_id
+        self.unbegun.pop(step_id, None)
         self._admit(f"Step {call.name!r}")
-        return await group.join(reservation.step_id, self._perform(reservation, call))
+        if not group.in_branch:
+            return await group.join(step_id, self._perform(reservation, call))
+        work = self._perform(reservation, call, call.fingerprint())
+        try:
+            return await group.join(step_id, work)
+        except Exception as error:
+            task = asyncio.current_task()
+            assert task is not None, "a coroutine runs in a task"
+            self.branches.append((task, error))
+            raise
+
+    async def settle(self) -> list[BaseException]:
+        """
+        Wait until everything that the body began has ended.
+
+        Returns:
+            Failures that the body has never looked at, and calls that it never awaited.
+        """
+        if self.group is None:
+            return []
+        for _ in range(HOPS_TO_BEGIN):
+            if not self.unbegun:
+                break
+            await asyncio.sleep(0)  # a task that was made just now begins in the next turn
+        unseen = await self.group.settle()
+        unseen += [error for task, error in self.branches if is_unseen(task, error)]
+        for name, joining in self.unbegun.values():
+            if inspect.getcoroutinestate(joining) == inspect.CORO_CREATED:
+                unseen.append(SagaUsageError(f"Step {name!r} was called, but never awaited."))
+            joining.close()
+        return unseen
 
     def _admit(self, what: str) -> None:
         if self.closed:
@@ -174,9 +179,11 @@ class SagaRun:
             self.drawn[reservation.step_id] = name
         return reservation
 
-    async def _perform(self, reservation: Any, call: StepCall) -> Any:
+    async def _perform(
+        self, reservation: Any, call: StepCall, fingerprint: str | None = None
+    ) -> Any:
         step_id: int = reservation.step_id
-        progress = _Progress()
+        progress = Progress()
 
         async def attempt() -> Any:
             return await self.host.mode.call(call.body, call.is_async)
@@ -185,14 +192,23 @@ class SagaRun:
             progress.invoked = True
             if self.turn is not None:
                 raise TurnRound  # all that began was recorded before the turn: this did not
-            return await self._attempts(step_id, call, attempt, progress)
+            result = await self._attempts(step_id, call, attempt, progress)
+            if fingerprint is None:
+                return result
+            if isinstance(result, Retried):
+                return replace(result, call=fingerprint)
+            return Retried(result, 1, fingerprint)
 
         try:
             outcome = await self.host.run(reservation, call.name, body)
         except BaseException as error:
             await self._sort_out(error, step_id, call.name, progress)
             raise
-        result = outcome.result if isinstance(outcome, Retried) else outcome
+        result = outcome
+        if isinstance(outcome, Retried):
+            result = outcome.result
+            if outcome.call is not None and outcome.call != fingerprint:
+                self._fault(_OTHER_CALL.format(step_id, call.name), None)
         if not self.fresh:
             self.passed[step_id] = call.name
         if call.undo is not None:
@@ -207,8 +223,8 @@ class SagaRun:
             Exception: It failed for good, and that is recorded.
             Fault: The machinery failed.
         """
-        progress = _Progress()
-        call = StepCall(name, what.undo, what.is_async, what.retry, None)
+        progress = Progress()
+        call = StepCall(name, what.undo, str, what.is_async, what.retry, None)
 
         async def limit(fn: Callable[[], Any], is_async: bool) -> Any:
             grace = min(what.timeout, GRACE)
@@ -245,10 +261,18 @@ class SagaRun:
         step_id: int,
         call: StepCall,
         attempt: Callable[[], Coroutine[Any, Any, Any]],
-        progress: _Progress,
+        progress: Progress,
     ) -> Any:
         token = current_key.set(f"{self.saga_id}:{step_id}")
-        self.in_flight[step_id] = InFlight(call.name, datetime.now(UTC))
+        flight = self.in_flight[step_id] = InFlight(call.name, datetime.now(UTC))
+
+        def failed(count: int, error: Exception) -> None:
+            flight.failed, flight.error = count, error
+            if self.compensating:
+                log.warning(
+                    "Saga %s: %s failed, attempt %d: %r", self.saga_id, call.name, count, error
+                )
+
         try:
             result = await run_attempts(
                 self.host.mode,
@@ -257,9 +281,10 @@ class SagaRun:
                 retry=call.retry,
                 codec=self.codec,
                 before=self.check,
+                failed=failed,
             )
         except Exception as error:
-            if _outcome_unknown(error):
+            if outcome_unknown(error):
                 raise Fault(
                     f"step {step_id} {call.name!r} does not know whether it took effect: {error}"
                 ) from error
@@ -268,11 +293,12 @@ class SagaRun:
         finally:
             self.in_flight.pop(step_id, None)
             current_key.reset(token)
+        check_storable(self.codec, step_id, call.name, result)
         progress.returned = True
         return result
 
     async def _sort_out(
-        self, error: BaseException, step_id: int, name: str, progress: _Progress
+        self, error: BaseException, step_id: int, name: str, progress: Progress
     ) -> None:
         """
         Tell a failure of the step, which the body may handle, from all else.
@@ -291,22 +317,31 @@ class SagaRun:
                 f"Bring back the code it began with, or use DBOS.patch for the change",
                 error,
             )
-        if progress.returned:
-            self._fault(
-                f"what step {step_id} {name!r} returned cannot be stored ({error!r}). The step "
-                f"took effect; make it return a value that can be pickled",
-                error,
-            )
-        live = progress.error is error
-        if not live:
-            self.check()  # the database may be closed already
-        if not live and (progress.invoked or not await self._is_recorded(error, step_id)):
-            self._fault(f"step {step_id} {name!r} could not be recorded or read: {error!r}", error)
+        if progress.error is not error and (
+            progress.invoked or not await self._is_recorded(error, step_id)
+        ):
+            self._stop_for(error, step_id, name)
         if not self.fresh:
             self.passed[step_id] = name
         self.raised.append((error, step_id, name))
 
-    def _fault(self, reason: str, cause: BaseException) -> NoReturn:
+    def _stop_for(self, error: Exception, step_id: int, name: str) -> NoReturn:
+        """Stop, as DBOS could not read or record a step."""
+        self.check()  # after a shutdown the database is closed
+        if not isinstance(error, _dbos.UNAVAILABLE):
+            self._fault(f"step {step_id} {name!r} cannot be recorded or read: {error!r}", error)
+        log.error(
+            "Saga %s stops at step %d %r, as the database failed: %r. It goes on at the next "
+            "launch.",
+            self.saga_id,
+            step_id,
+            name,
+            error,
+        )
+        self.stop = self.stop or Interrupted(str(error))
+        raise self.stop from error
+
+    def _fault(self, reason: str, cause: BaseException | None) -> NoReturn:
         self.stop = self.stop or Fault(reason)
         raise self.stop from cause
 
@@ -314,7 +349,10 @@ class SagaRun:
         """Whether a step that was not run here raised what was recorded of it."""
         if self.fresh:
             return False
-        recorded = await self.host.ask(_dbos.list_steps, self.saga_id)
+        try:
+            recorded = await self.host.ask(_dbos.list_steps, self.saga_id)
+        except Exception:
+            return False
         return any(
             r["function_id"] == step_id and type(r["error"]) is type(error) for r in recorded
         )
@@ -344,9 +382,3 @@ class SagaRun:
 
 async def _refused(refusal: BaseException) -> Any:
     raise refusal
-
-
-def _outcome_unknown(error: Exception) -> bool:
-    if isinstance(error, RetriesExhaustedError):
-        return isinstance(error.errors[-1], OutcomeUnknownError)
-    return isinstance(error, OutcomeUnknownError)

@@ -23,3 +23,11 @@ class Fault(BaseException):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class Interrupted(BaseException):
+    """
+    This execution cannot go on, through no fault of the saga: the database failed, say.
+
+    It leaves the saga as it stands; the next launch takes it up again.
+    """

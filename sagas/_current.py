@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,14 @@ def add_compensation(fn: Callable[..., object], *args: Any, **kwargs: Any) -> No
     if not callable(fn):
         raise SagaUsageError(f"add_compensation takes a function and its arguments, not {fn!r}.")
     run = _run_here("add_compensation()")
+    try:
+        inspect.signature(fn).bind(*args, **kwargs)
+    except TypeError as error:
+        raise SagaUsageError(
+            f"add_compensation() was given arguments that do not fit {fn!r}: {error}."
+        ) from error
+    except ValueError:
+        pass  # a builtin that does not tell its parameters
     if current_key.get() is not None or _dbos.in_step():
         raise SagaUsageError(
             "add_compensation() was called in a step. A step's undo is given to @step(undo=...); "

@@ -28,6 +28,7 @@ from dbos import (
     SetWorkflowID,
 )
 from dbos import error as dbos_error
+from sqlalchemy.exc import SQLAlchemyError
 
 from steps import _dbos as steps_dbos
 from steps._mode import BLOCKING, ON_LOOP, Mode
@@ -43,6 +44,9 @@ MISMATCH = (
     dbos_error.DBOSPatchNondeterminismError,
 )
 """Raised where a replay does not match the history."""
+
+UNAVAILABLE = (SQLAlchemyError, dbos_error.DBOSException)
+"""Raised where the database fails in a way that DBOS does not wait out, or is closed."""
 
 AwaitedEnd = (
     dbos_error.DBOSAwaitedWorkflowCancelledError,

@@ -21,6 +21,7 @@ This is the only place that handles `BaseException`s at their end; everywhere el
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,16 +32,16 @@ from steps._mode import ShuttingDown
 from steps.abc import current_recorder
 
 from . import _codec, _dbos, _outcome, _running
-from ._context import SagaRun, current_ticket
-from ._control import Fault, TurnRound
+from ._context import SagaRun
+from ._control import Fault, Interrupted, TurnRound
 from ._errors import Failure, NotUndone, StepRef
 from ._history import failure_of
 from ._marks import PARKED, Marks, Turn, json_text
 from ._stack import first_not_passed, is_stale, undo_name, undo_outcomes
+from ._ticket import current_ticket
+from ._verdict import ATOMS
 
 log = logging.getLogger("sagas")
-
-_ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 @dataclass(slots=True)
@@ -96,10 +97,11 @@ async def _forward(
     except BaseException as error:
         raised = error
     run.in_body = False
-    if run.stop is None and _is_death(raised):
+    if run.stop is None and _is_death(run, raised):
         assert raised is not None
         raise raised
-    unseen = await run.group.settle() if run.group is not None else []
+    run.closed = raised is not None
+    unseen = await run.settle()
     run.closed = True
     if raised is not None and run.stop is None:
         run.stop = ShuttingDown() if run.ending.is_set() else None
@@ -119,11 +121,13 @@ async def _forward(
     raise outcome from cause
 
 
-def _is_death(raised: BaseException | None) -> bool:
+def _is_death(run: SagaRun, raised: BaseException | None) -> bool:
     """Whether the end of the body is the end of this execution, and nothing of the saga's."""
     if raised is None or isinstance(raised, Exception | BaseExceptionGroup):
         return False
     if isinstance(raised, asyncio.CancelledError):
+        if not run.is_async:
+            return False
         task = asyncio.current_task()
         return task is not None and task.cancelling() > 0
     return True
@@ -144,7 +148,7 @@ def _raise_unless_ours(run: SagaRun, raised: BaseException | None) -> None:
 
 
 def _check_storable(run: SagaRun, value: Any) -> None:
-    if type(value) in _ATOMS:
+    if type(value) in ATOMS:
         return
     try:
         run.codec.dumps(value)
@@ -204,12 +208,16 @@ def _cause(run: SagaRun, raised: BaseException) -> Failure:
         error = leaves[0]
         failure = failure_of(error)
     text = failure.traceback or format_traceback(error)
-    return Failure(
-        failure.step,
-        failure.step_id,
-        json_text(failure.error_type),
-        json_text(failure.message),
-        json_text(text),
+    return _clean(dataclasses.replace(failure, traceback=text))
+
+
+def _clean(failure: Failure) -> Failure:
+    """`failure` with texts that can be stored and printed."""
+    return dataclasses.replace(
+        failure,
+        error_type=json_text(failure.error_type),
+        message=json_text(failure.message),
+        traceback=json_text(failure.traceback),
     )
 
 
@@ -251,7 +259,7 @@ async def _unwind(
             elif before.failed:
                 raise await _recorded_error(run, before.step_id)
         except Exception as error:
-            failure = failure_of(error, compensation.name, step_id)
+            failure = _clean(failure_of(error, compensation.name, step_id))
             log.error("Saga %s: %s failed for good: %s", run.saga_id, name, failure.message)
             not_undone.append(NotUndone(step_id, compensation.name, failure))
         else:
@@ -275,5 +283,5 @@ async def _park(run: SagaRun, fault: Fault, raised: BaseException | None) -> NoR
     except Exception as error:
         # Left as it is, it is taken up again at the next start, and parked then.
         log.error("Saga %s could not be parked: %r", run.saga_id, error)
-        raise ShuttingDown from error
+        raise Interrupted(str(error)) from error
     raise _dbos.LOST[0](f"Saga {run.saga_id} is parked: {describe(fault)}") from raised

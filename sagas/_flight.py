@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InFlight:
     """The body of a step or an undo that is running in this process."""
 
     name: str
     since: datetime
+    failed: int = 0
+    """How many attempts have failed."""
+    error: Exception | None = None
+    """What the last of them failed with."""

@@ -9,17 +9,54 @@ live and from checkpoints, and every outcome is known before anything is undone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import weakref
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-HOPS = 12
-"""
-Turns of the event loop that a settled group of a concurrent saga waits for more members.
+MOST_HOPS = 1000
+"""Turns of the event loop after which it counts as idle, however busy it is."""
 
-A branch may need a few before it comes to its next step. A replayed step ends within as many, a
-live one does not; without this leeway they could fall into different groups.
-"""
+BLIND_HOPS = 200
+"""Likewise, on an event loop of which one cannot see whether it is idle."""
+
+
+class _Idle:
+    """
+    Calls back when an event loop has nothing left to run at once.
+
+    A branch may need many turns of the loop before it comes to its next step: each nested `gather`
+    costs a few. Live, a step takes long enough for that; a replayed one is there at once. Until the
+    loop is idle, the branches have not come as far as they can.
+    """
+
+    _of: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Idle]] = (
+        weakref.WeakKeyDictionary()
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._ready: Any = getattr(loop, "_ready", None)  # of asyncio's own loops
+        self._waiting: list[Callable[[], None]] = []
+
+    @classmethod
+    def call(cls, callback: Callable[[], None]) -> None:
+        """Have `callback` called once the running loop is idle."""
+        loop = asyncio.get_running_loop()
+        idle = cls._of.get(loop)
+        if idle is None:
+            idle = cls._of[loop] = cls(loop)
+        idle._waiting.append(callback)
+        if len(idle._waiting) == 1:  # one look for all, lest they keep each other busy
+            loop.call_soon(idle._look, 0)
+
+    def _look(self, hops: int) -> None:
+        idle = hops >= BLIND_HOPS if self._ready is None else not self._ready or hops >= MOST_HOPS
+        if not idle:
+            asyncio.get_running_loop().call_soon(self._look, hops + 1)
+            return
+        waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            callback()
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +75,11 @@ class Group:
         self._home = asyncio.current_task()
         self._concurrent = False
 
+    @property
+    def in_branch(self) -> bool:
+        """Whether this runs in a task that the body has started, not in the body itself."""
+        return asyncio.current_task() is not self._home
+
     async def join(self, step_id: int, work: Coroutine[Any, Any, Any]) -> Any:
         """
         Run `work` to its end and return what it returned, when the group has settled.
@@ -49,22 +91,23 @@ class Group:
         member = _Member(step_id, loop.create_task(work), loop.create_future())
         self._members.append(member)
         self._unsettled += 1
-        if len(self._members) > 1 or asyncio.current_task() is not self._home:
+        if len(self._members) > 1 or self.in_branch:
             self._concurrent = True
         member.work.add_done_callback(self._settled)
         return await member.outcome
 
     def _settled(self, work: asyncio.Task[Any]) -> None:
         self._unsettled -= 1
-        if self._unsettled == 0:
-            self._deliver(HOPS if self._concurrent else 1)
+        if self._unsettled:
+            return
+        if self._concurrent:
+            _Idle.call(self._deliver)
+        else:
+            asyncio.get_running_loop().call_soon(self._deliver)
 
-    def _deliver(self, hops: int) -> None:
+    def _deliver(self) -> None:
         if self._unsettled:
             return  # another joined; its end will bring us back
-        if hops:
-            asyncio.get_running_loop().call_soon(self._deliver, hops - 1)
-            return
         members, self._members = self._members, []
         for member in sorted(members, key=lambda m: m.step_id):
             _hand_over(member)

@@ -12,8 +12,9 @@ from steps._mode import ShuttingDown
 from steps._policy import Seconds, seconds
 
 from . import _dbos, _running
+from ._control import Interrupted
 from ._errors import SagaNotFoundError, SagaOutcomeError, SagaUsageError
-from ._history import SagaState, StepRecord, saga_state, step_records
+from ._history import SagaState, StepRecord, failure_of, saga_state, step_records
 from ._outcome import ended_with
 from ._status import SagaStatus, StepStatus
 
@@ -82,7 +83,7 @@ class SagaHandle(Generic[R_co]):
                 raise
             except ShuttingDown:
                 raise _stopped(self.saga_id) from None
-            except Exception:
+            except (Exception, Interrupted):
                 # Not in time; or DBOS gave this execution up, and the row knows what came of it.
                 if not self._future.done():
                     raise TimeoutError(_late(self.saga_id, patience)) from None
@@ -116,7 +117,7 @@ class SagaHandle(Generic[R_co]):
             raise
         except ShuttingDown:
             raise _stopped(self.saga_id) from None
-        except Exception:
+        except (Exception, Interrupted):
             pass  # as in `result`
         look = FIRST_LOOK
         while True:
@@ -223,12 +224,21 @@ def with_in_flight(saga_id: str, steps: tuple[StepRecord, ...]) -> tuple[StepRec
         return steps
     records = {s.step_id: s for s in steps}
     for step_id, flight in dict(run.in_flight).items():
-        if step_id not in records:
-            records[step_id] = StepRecord(
-                step_id, flight.name, StepStatus.EXECUTING, executed_at=flight.since
+        name = flight.name.split(":", 2)[2] if run.compensating else flight.name
+        record = records.get(step_id) or StepRecord(step_id, name, StepStatus.EXECUTING)
+        failure = None if flight.error is None else failure_of(flight.error, flight.name, step_id)
+        if run.compensating:
+            record = replace(
+                record,
+                status=StepStatus.COMPENSATING,
+                undo_executed_at=flight.since,
+                undo_attempts=flight.failed + 1,
+                undo_error=failure,
             )
-        elif run.compensating and records[step_id].status is StepStatus.COMPLETED:
-            records[step_id] = replace(records[step_id], status=StepStatus.COMPENSATING)
+        elif record.status is StepStatus.EXECUTING:
+            attempts = flight.failed + 1
+            record = replace(record, executed_at=flight.since, attempts=attempts, error=failure)
+        records[step_id] = record
     return tuple(records[i] for i in sorted(records))
 
 

@@ -13,7 +13,6 @@ from steps._policy import Seconds
 from steps._step import Step
 
 from . import _arguments, _catalog, _dbos
-from ._context import Ticket, current_ticket
 from ._engine import Engine, execute
 from ._errors import SagaDefinitionError
 from ._handle import SagaHandle, refuse_on_loop
@@ -25,6 +24,7 @@ from ._starter import (
     publish_catalog,
     refuse_in_saga,
 )
+from ._ticket import Ticket, current_ticket
 
 P = ParamSpec("P")
 R = TypeVar("R")

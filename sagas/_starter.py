@@ -16,10 +16,10 @@ from steps._policy import Seconds, seconds
 from steps.abc import current_recorder
 
 from . import _arguments, _catalog, _codec, _dbos, _launch, _pool
-from ._context import Ticket, current_ticket
 from ._errors import SagaConflictError, SagaUsageError
 from ._handle import SagaHandle, refuse_on_loop
 from ._marks import PREFIX, is_storable_text
+from ._ticket import Ticket, current_ticket
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -123,8 +123,8 @@ def check_startable(saga: Definition, args: tuple[Any, ...], kwargs: Mapping[str
     """
     if _launch.launched() is None and not _dbos.is_launched():
         raise SagaUsageError(
-            f"Saga {saga.name!r} was started before launch(). Call sagas.launch() first, after "
-            f"importing every module with sagas."
+            f"Saga {saga.name!r} was started before launch(), or after shutdown(). Call "
+            f"sagas.launch() first, after importing every module with sagas."
         )
     _arguments.check_storable(saga.signature, saga.name, _codec.current(), args, kwargs)
 

@@ -89,6 +89,11 @@ def parked_reason(dbos_status: str, marks: Marks, error: BaseException | str | N
     if marks.parked is not None:
         return marks.parked
     match dbos_status:
+        case "CANCELLED" if marks.turn is not None:
+            return (
+                "it was cancelled in DBOS while it was being undone, which stopped it there: see "
+                "its history for what is undone. DBOS.resume_workflow lets it go on"
+            )
         case "CANCELLED":
             return (
                 "it was cancelled in DBOS, which stops a workflow where it stands; nothing was "
@@ -96,7 +101,7 @@ def parked_reason(dbos_status: str, marks: Marks, error: BaseException | str | N
             )
         case "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
             return (
-                "DBOS gave it up after too many recoveries; nothing was undone. "
+                "DBOS gave it up after too many recoveries, as it stood: see its history. "
                 "DBOS.resume_workflow lets it go on"
             )
         case _:

@@ -60,7 +60,7 @@ def format_traceback(error: BaseException) -> str:
         return ""
 
 
-def as_plain_data(error: Exception) -> StepFailedError:
+def as_plain_data(error: BaseException) -> StepFailedError:
     """`error` as one that can be stored."""
     return StepFailedError(type_name(error), describe(error), format_traceback(error))
 
@@ -107,9 +107,16 @@ def _compares(value: object) -> bool:
 
 
 async def _uncancelled(attempt: Callable[[], Awaitable[Any]]) -> Any:
-    """One attempt; a cancellation that nobody asked this task for is a failure of the body."""
+    """
+    One attempt.
+
+    A cancellation that nobody asked this task for is a failure of the body, and so is an exit: a
+    step does not end the process.
+    """
     try:
         return await attempt()
+    except SystemExit as error:
+        raise as_plain_data(error) from error
     except asyncio.CancelledError as error:
         try:
             task = asyncio.current_task()
@@ -117,7 +124,7 @@ async def _uncancelled(attempt: Callable[[], Awaitable[Any]]) -> Any:
             task = None  # on a thread of its own: nobody can have cancelled it
         if task is not None and task.cancelling():
             raise
-        raise StepFailedError(type_name(error), describe(error), format_traceback(error)) from error
+        raise as_plain_data(error) from error
 
 
 async def run_attempts(
@@ -128,6 +135,7 @@ async def run_attempts(
     retry: RetryPolicy,
     codec: Codec,
     before: Callable[[], None] = lambda: None,
+    failed: Callable[[int, Exception], None] = lambda _count, _error: None,
 ) -> Any:
     """
     The result of the first attempt that succeeds.
@@ -139,6 +147,7 @@ async def run_attempts(
         retry: How often to try, and when.
         codec: What the error must survive.
         before: Called before each attempt; what it raises ends the loop.
+        failed: Called after each attempt that failed, with its number and error.
 
     Returns:
         The result; as `Retried` when it took more than one attempt.
@@ -156,6 +165,7 @@ async def run_attempts(
         try:
             result = await _uncancelled(attempt)
         except Exception as error:
+            failed(count, error)
             failure = storable(error, codec)
             final = retry.is_final(error)
             if final or retry.max_attempts == 1:

@@ -74,10 +74,18 @@ class OnLoop:
     async def call(self, fn: Callable[[], Any], is_async: bool) -> Any:
         if is_async:
             return await fn()
-        return await asyncio.to_thread(fn)
+        return await asyncio.to_thread(_without_stop_iteration, fn)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+def _without_stop_iteration(fn: Callable[[], Any]) -> Any:
+    """What `fn` returns; a future, like a coroutine, cannot carry a StopIteration."""
+    try:
+        return fn()
+    except StopIteration as error:
+        raise RuntimeError("the function raised StopIteration") from error
 
 
 BLOCKING: Mode = Blocking()

@@ -18,6 +18,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 from . import _dbos
 from ._attempts import run_attempts
 from ._errors import StepDefinitionError, StepError
+from ._fingerprint import fingerprint
 from ._mode import ASYNC_MARK, BLOCKING, ON_LOOP, is_async
 from ._names import Names, check_name
 from ._policy import FOR_EVER, ONE_ATTEMPT, UNDO_TIMEOUT, RetryPolicy, Seconds, seconds
@@ -234,6 +235,7 @@ class Step(Generic[P, R_co]):
         return StepCall(
             name=self.name,
             body=functools.partial(self._fn, *args, **kwargs),
+            fingerprint=functools.partial(fingerprint, args, kwargs),
             is_async=self.is_async,
             retry=self._retry,
             undo=self._compensation(args, kwargs) if self._undo is not None else None,

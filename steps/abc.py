@@ -23,6 +23,8 @@ class StepCall:
     """The step's name: what DBOS records it under."""
     body: Callable[[], Any]
     """The user's function with its arguments bound."""
+    fingerprint: Callable[[], str]
+    """Tells this call from others of the same step, by its arguments."""
     is_async: bool
     """Whether `body` returns an awaitable."""
     retry: RetryPolicy
@@ -33,10 +35,12 @@ class StepCall:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """The recorded result of a step that needed more than one attempt."""
+    """The recorded result of a step that needed several attempts, or ran beside others."""
 
     result: Any
     attempts: int
+    call: str | None = None
+    """The fingerprint of its arguments, where it ran in a branch of a concurrent saga."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,16 @@ import pytest
 from dbos import DBOS
 
 import sagas
-from sagas import SagaFailedError, SagaHandle, SagaParkedError, SagaStatus, SagaUsageError, saga
-from steps import OutcomeUnknownError, StepFailedError, step
+from sagas import (
+    CompensationFailedError,
+    SagaFailedError,
+    SagaHandle,
+    SagaParkedError,
+    SagaStatus,
+    SagaUsageError,
+    saga,
+)
+from steps import OutcomeUnknownError, RetryPolicy, StepFailedError, step
 
 from .support import Crash, Ledger, crash_and_resume, names, resume, status, until
 
@@ -465,3 +473,195 @@ def test_a_step_after_the_end_is_refused(shared_app: sagas.Launched) -> None:
     until(lambda: "error" in SWITCH)
     assert "had ended" in str(SWITCH["error"])
     assert LEDGER == []
+
+
+@saga
+async def forgets_a_failure() -> str:
+    SWITCH["task"] = asyncio.create_task(fails_at_once())
+    await act_async("a", 0.05)
+    return "done"
+
+
+def test_a_failure_in_a_task_that_nobody_looked_at_is_not_lost(
+    shared_app: sagas.Launched,
+) -> None:
+    """A task that was forgotten and whose step failed turns the saga round, whenever it failed."""
+    with pytest.raises(SagaFailedError, match="at once"):
+        forgets_a_failure.run()
+    assert LEDGER == ["a", "undo a"]
+
+
+@saga
+async def looks_at_a_failure() -> str:
+    task = asyncio.create_task(fails_at_once())
+    await act_async("a", 0.05)
+    await asyncio.wait({task})
+    return type(task.exception()).__name__
+
+
+def test_a_failure_that_the_body_looked_at_is_its_own_affair(shared_app: sagas.Launched) -> None:
+    """A task's error that the body has asked for unwinds nothing."""
+    assert looks_at_a_failure.run() == "ValueError"
+    assert LEDGER == ["a"]
+
+
+@saga
+async def forgets_to_await() -> str:
+    await act_async("a")
+    act_async("never awaited")
+    return "done"
+
+
+def test_a_step_that_is_never_awaited_is_no_success(shared_app: sagas.Launched) -> None:
+    """A forgotten `await` is an error, not a step that is silently left out."""
+    with pytest.raises(SagaFailedError, match="never awaited"):
+        forgets_to_await.run()
+    assert LEDGER == ["a", "undo a"]
+
+
+@saga
+async def returns_before_a_task_begins() -> str:
+    SWITCH["task"] = asyncio.create_task(act_async("begun"))
+    return "done"
+
+
+def test_a_task_that_has_not_begun_is_waited_for(shared_app: sagas.Launched) -> None:
+    """A step in a task that was made last is done before the saga completes."""
+    assert returns_before_a_task_begins.run() == "done"
+    assert LEDGER == ["begun"]
+
+
+@saga
+async def branches_in_some_order() -> None:
+    async def branch(name: str) -> None:
+        await act_async(name)
+
+    order = "ab" if not SWITCH.get("swapped") else "ba"
+    await asyncio.gather(*(branch(name) for name in order))
+    await act_async("c")
+    raise ValueError("end")
+
+
+def test_branches_in_another_order_park(shared_app: sagas.Launched) -> None:
+    """Branches that come to steps of one name in another order get no results of each other."""
+    LEDGER.crash_at("c")
+    branches_in_some_order.options(saga_id="branches").start()
+    until(lambda: "c" in LEDGER and not _running("branches"))
+    SWITCH["swapped"] = True
+    resume("branches")
+    assert status("branches") is SagaStatus.PARKED
+    reason = SagaHandle[None]("branches").state().reason
+    assert reason is not None
+    assert "other arguments" in reason
+    assert not [e for e in LEDGER if e.startswith("undo")]
+    SWITCH["swapped"] = False
+    resume("branches")
+    assert status("branches") is SagaStatus.FAILED
+    assert LEDGER[-3:] == ["undo c", "undo b", "undo a"]
+
+
+def lambda_undo(result: str) -> Any:
+    return undo_async(result)
+
+
+@step(undo=lambda_undo)
+async def act_with_lambda() -> str:
+    return "lambda"
+
+
+def stops_iteration(result: str) -> None:
+    next(iter(()))
+
+
+@step(undo=stops_iteration, undo_retry=RetryPolicy(max_attempts=2, first_delay=0))
+async def act_stopping() -> str:
+    return "stopping"
+
+
+@saga
+async def undone_by_an_awaitable() -> None:
+    await act_with_lambda()
+    raise ValueError("end")
+
+
+@saga
+async def undo_stops() -> None:
+    await act_stopping()
+    raise ValueError("end")
+
+
+def test_an_undo_that_returns_an_awaitable_is_awaited(shared_app: sagas.Launched) -> None:
+    """A plain function around an async one is an undo of an async step like any other."""
+    with pytest.raises(SagaFailedError):
+        undone_by_an_awaitable.run()
+    assert LEDGER == ["undo lambda"]
+
+
+def test_an_undo_that_raises_stop_iteration_fails(
+    shared_app: sagas.Launched, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No error of an undo can hang its saga, and each failed attempt is logged."""
+    with pytest.raises(CompensationFailedError, match="StopIteration"):
+        undo_stops.run()
+    warnings = [r for r in caplog.records if r.levelname == "WARNING" and "attempt" in r.message]
+    assert len(warnings) == 2
+
+
+@step
+async def exits() -> None:
+    raise SystemExit(3)
+
+
+@saga
+async def exiting() -> None:
+    await act_async("a")
+    await exits()
+
+
+def test_an_exit_in_a_step_is_its_failure(shared_app: sagas.Launched) -> None:
+    """sys.exit() in a step neither ends the event loop nor the process."""
+    with pytest.raises(SagaFailedError, match="SystemExit"):
+        exiting.run()
+    assert LEDGER == ["a", "undo a"]
+
+
+class Row:
+    """Pickles, but cannot be rebuilt."""
+
+    def __reduce__(self) -> Any:
+        return (Row, ("too", "many"))
+
+
+@step(undo=undo)
+def returns_row() -> Any:
+    LEDGER.write("row")
+    return Row() if SWITCH.get("broken") else "row"
+
+
+@saga
+def step_returns_a_row() -> str:
+    act("a")
+    returns_row()
+    return "fine"
+
+
+def test_a_result_that_cannot_be_read_again_parks(shared_app: sagas.Launched) -> None:
+    """A result that pickles and does not come back is found live, not after a crash."""
+    SWITCH["broken"] = True
+    handle = step_returns_a_row.options(saga_id="row").start()
+    with pytest.raises(SagaParkedError, match="cannot be stored"):
+        handle.result()
+    assert LEDGER == ["a", "row"]
+
+
+@saga
+def body_raises_cancelled() -> None:
+    act("a")
+    raise asyncio.CancelledError
+
+
+def test_a_cancellation_raised_by_a_sync_body_is_a_failure(shared_app: sagas.Launched) -> None:
+    """Nobody can have cancelled a thread: the error is the body's own."""
+    with pytest.raises(SagaFailedError):
+        body_raises_cancelled.run()
+    assert LEDGER == ["a", "undo a"]

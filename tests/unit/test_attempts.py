@@ -301,7 +301,13 @@ def test_a_cancellation_of_the_task_passes() -> None:
     assert calls == [1]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
+def test_an_exit_is_a_failure_of_the_step() -> None:
+    """A library that calls sys.exit() in a step fails the step; it does not end the process."""
+    with pytest.raises(StepFailedError, match="SystemExit: 3"):
+        attempts(Body(SystemExit(3)), RetryPolicy(max_attempts=1))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), GeneratorExit()])
 def test_what_is_no_exception_passes_untouched(error: BaseException) -> None:
     """Control flow and the end of the process are never retried or rewritten."""
     body = Body(error)
