@@ -52,7 +52,7 @@ def seen_too(number: int) -> int:
     return act(number)
 
 
-@DBOS.workflow(name="no saga at all")
+@DBOS.workflow(name="client.no_saga")
 def no_saga() -> None:
     act(1)
 
@@ -243,7 +243,7 @@ def test_attempts_are_recorded(app: sagas.Launched) -> None:
     assert record.error.error_type == "steps.RetriesExhaustedError"
 
 
-@DBOS.workflow(name="plain workflow")
+@DBOS.workflow(name="client.plain")
 def plain(succeeds_at: int) -> str:
     return flaky(succeeds_at)
 
@@ -254,7 +254,7 @@ async def act_async(number: int) -> int:
     return number
 
 
-@DBOS.workflow(name="plain async workflow")
+@DBOS.workflow(name="client.plain_async")
 async def plain_async() -> list[int]:
     return await asyncio.gather(act_async(1), act_async(2))
 
