@@ -138,7 +138,11 @@ class SagaClient:
         offset = 0
         while len(found) < limit:
             page = self._page(names, wanted, min(PAGE, limit) if wanted is None else PAGE, offset)
-            found += [s for s in page if wanted is None or s.status in wanted]
+            # Sagas that were started meanwhile shift the pages: none is to be told twice.
+            known = {s.saga_id for s in found}
+            found += [
+                s for s in page if s.saga_id not in known and (wanted is None or s.status in wanted)
+            ]
             offset += len(page)
             if len(page) < (min(PAGE, limit) if wanted is None else PAGE):
                 break

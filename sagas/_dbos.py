@@ -214,6 +214,12 @@ def status(saga_id: str) -> Any:
     return DBOS.get_workflow_status(saga_id)
 
 
+def attributes(saga_id: str) -> Any:
+    """The workflow's attributes: without its arguments and result, which may be large."""
+    rows = DBOS.list_workflows(workflow_ids=[saga_id], load_input=False, load_output=False)
+    return rows[0].attributes if rows else None
+
+
 def list_steps(saga_id: str) -> list[Any]:
     """The workflow's recorded steps, by ID."""
     return list(DBOS.list_workflow_steps(saga_id))

@@ -77,8 +77,7 @@ async def _open(saga: Engine, host: _dbos.Host) -> SagaRun:
     run = SagaRun(saga_id, saga.name, host, _codec.current(), fresh=fresh)
     if fresh:
         return run
-    row = await host.ask(_dbos.status, saga_id)
-    marks = Marks.parse(row.attributes if row is not None else None)
+    marks = Marks.parse(await host.ask(_dbos.attributes, saga_id))
     if marks.parked is not None:
         await host.ask(_dbos.mark, saga_id, {PARKED: None})
     if marks.turn is not None and not is_stale(marks.turn.at, await run.rows()):

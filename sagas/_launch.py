@@ -110,6 +110,8 @@ def _start(settings: dict[str, Any]) -> Launched:
     held = None
     if url is not None and not settings.get("conductor_key"):  # which names executors itself
         held = _lock.acquire(url, settings["name"], _dbos.executor_id_of(settings))
+    if url is not None:
+        _config.use_write_ahead_log(url)
     _pool.limit(settings.get("max_executor_threads"))
     try:
         _dbos.launch(settings)

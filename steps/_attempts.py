@@ -52,12 +52,41 @@ def describe(error: BaseException) -> str:
         return f"<{type(error).__name__} whose text cannot be had>"
 
 
+_INTERNAL = ("dbos.", "sagas._", "steps._")
+"""Modules whose frames tell a user nothing about an error of their own code."""
+
+
 def format_traceback(error: BaseException) -> str:
-    """The traceback of `error` as Python prints it."""
+    """The traceback of `error` as Python prints it, without the frames of DBOS and of ours."""
     try:
-        return "".join(traceback.format_exception(error))
+        if isinstance(error, BaseExceptionGroup):
+            return "".join(traceback.format_exception(error))
+        return _format_chain(error)
     except Exception:
         return ""
+
+
+def _format_chain(error: BaseException, most: int = 5) -> str:
+    cause = error.__cause__
+    before, how = cause, "The above exception was the direct cause of the following exception:"
+    if cause is None and not error.__suppress_context__:
+        before, how = (
+            error.__context__,
+            "During handling of the above exception, another exception occurred:",
+        )
+    frames = (
+        place
+        for place in traceback.walk_tb(error.__traceback__)
+        if not place[0].f_globals.get("__name__", "").startswith(_INTERNAL)
+    )
+    lines = [
+        "Traceback (most recent call last):\n",
+        *traceback.StackSummary.extract(frames).format(),
+        *traceback.format_exception_only(error),
+    ]
+    if before is None or most <= 1:
+        return "".join(lines)
+    return f"{_format_chain(before, most - 1)}\n{how}\n\n{''.join(lines)}"
 
 
 def as_plain_data(error: BaseException) -> StepFailedError:

@@ -47,6 +47,10 @@ class Copied:
             return self._value
 
 
+_NO_ARGUMENTS = Copied(())
+_NO_KEYWORDS = Copied({})
+
+
 @dataclass(frozen=True, slots=True)
 class Undo:
     """An undo and what of its step it takes."""
@@ -75,8 +79,8 @@ class Undo:
         instance = (arguments[first],) if self.takes_self else ()
         named = (*self.positional, *self.keywords, *self.others)
         copies = {n: Copied(arguments[n]) for n in named if n in arguments}
-        rest = Copied(arguments.get(self.rest, ()) if self.rest else ())
-        spread = Copied(arguments.get(self.spread, {}) if self.spread else {})
+        rest = Copied(arguments.get(self.rest, ())) if self.rest else _NO_ARGUMENTS
+        spread = Copied(arguments.get(self.spread, {})) if self.spread else _NO_KEYWORDS
 
         def with_result(result: Any) -> Callable[[], Any]:
             kept = Copied(result)
