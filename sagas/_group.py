@@ -103,7 +103,7 @@ class Group:
         if self._concurrent:
             _Idle.call(self._deliver)
         else:
-            asyncio.get_running_loop().call_soon(self._deliver)
+            self._deliver()
 
     def _deliver(self) -> None:
         if self._unsettled:

@@ -6,7 +6,6 @@ A claim about DBOS that this file relies on has a test in `tests/integration/tes
 
 from __future__ import annotations
 
-import base64
 import pickle
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,13 +16,13 @@ from ._mode import drive
 
 
 class PickleCodec:
-    """How DBOS stores values by default."""
+    """How DBOS stores values by default (it then makes text of the bytes)."""
 
-    def dumps(self, value: Any) -> str:
-        return base64.b64encode(pickle.dumps(value)).decode("ascii")
+    def dumps(self, value: Any) -> bytes:
+        return pickle.dumps(value)
 
-    def loads(self, data: str) -> Any:
-        return pickle.loads(base64.b64decode(data))
+    def loads(self, data: bytes) -> Any:
+        return pickle.loads(data)
 
 
 PICKLE = PickleCodec()
