@@ -274,3 +274,33 @@ def test_two_processes_cannot_share_an_executor(database: str, config: dict[str,
         holder.communicate()
     with sagas.launch(config, executor_id="one"):
         assert two_steps.run() == "done"
+
+
+BEGUN = threading.Semaphore(0)
+
+
+@step
+def outlives() -> str:
+    BEGUN.release()
+    assert GATE.wait(15)
+    return "outlived"
+
+
+@saga
+def outliving() -> str:
+    outlives()
+    act("after")
+    return "done"
+
+
+def test_a_body_that_outlives_its_launch_parks_nothing(app: sagas.Launched, relaunch: Any) -> None:
+    """A step that ends only after the next launch leaves the resumed saga alone."""
+    outliving.options(saga_id="outlived").start()
+    assert BEGUN.acquire(timeout=10)
+    relaunch()
+    assert BEGUN.acquire(timeout=10)  # the resumed execution is in the step as well
+    GATE.set()
+    handle = sagas.SagaHandle[str]("outlived")
+    assert handle.result(timeout=15) == "done"
+    assert LEDGER == ["after"]
+    assert handle.state().reason is None
