@@ -17,8 +17,9 @@ from ._errors import (
     SagaTimeoutError,
     StepRef,
 )
-from ._marks import Marks
+from ._marks import Marks, Turn
 from ._status import SagaStatus, parked_reason, saga_status
+from ._stop import Stop, Why
 
 _BY_NAME: dict[str, type[SagaOutcomeError]] = {
     cls.__name__: cls
@@ -38,15 +39,58 @@ def _enumerate(names: Sequence[str], most: int = 12) -> str:
     return ", ".join(names[:most]) + more
 
 
-def failed(saga_id: str, name: str, failure: Failure, undone: Sequence[StepRef]) -> SagaFailedError:
-    """The end of a saga that failed and is undone."""
+def failed(saga_id: str, name: str, turn: Turn, undone: Sequence[StepRef]) -> SagaFailedError:
+    """The end of a saga that failed, or was stopped, and is undone."""
     steps = _enumerate([r.name for r in undone])
     work = f"undone: {steps}" if undone else "there was nothing to undo"
-    return SagaFailedError(
-        f"Saga {saga_id!r} ({name}): {failure}; {work}.",
+    why = str(turn.cause) if turn.stop is None else turn.stop.text
+    message = f"Saga {saga_id!r} ({name}): {why}; {work}."
+    return _stopped(message, turn.stop, saga_id=saga_id, failure=turn.cause, undone=undone)
+
+
+def _stopped(message: str, stop: Stop | None, **facts: Any) -> SagaFailedError:
+    if stop is None:
+        return SagaFailedError(message, **facts)
+    if stop.why.is_timeout:
+        return SagaTimeoutError(message, **facts)
+    return SagaCancelledError(message, reason=stop.reason, **facts)
+
+
+def stopped_step(saga_id: str, name: str, stop: Stop, *, began: bool) -> SagaFailedError:
+    """What a step raises that does not begin, or is not tried again, as its saga was stopped."""
+    error = _stopped(f"Saga {saga_id!r} ({name}) {stop.text}.", stop, saga_id=saga_id)
+    error.__dict__[_STOP] = stop.as_json()
+    error.__dict__[_BEGAN] = began
+    return error
+
+
+_STOP, _BEGAN = "saga_stop", "step_began"
+
+
+def stop_of(error: BaseException) -> tuple[Stop, bool] | None:
+    """What `stopped_step` was told of, live and after a replay; None of any other error."""
+    stop = Stop.parse(error.__dict__.get(_STOP))
+    return None if stop is None else (stop, error.__dict__.get(_BEGAN) is True)
+
+
+def never_ran(saga_id: str, name: str, stop: Stop | None) -> SagaFailedError:
+    """The end of a saga that was cancelled before it began."""
+    stop = stop or Stop(Why.DBOS_CANCEL, "its workflow was cancelled in DBOS")
+    message = f"Saga {saga_id!r} ({name}): {stop.text}, before it began; nothing was done."
+    return SagaCancelledError(message, saga_id=saga_id, reason=stop.reason)
+
+
+def terminated(
+    saga_id: str, name: str, stop: Stop, failure: Failure | None
+) -> SagaTerminatedError:
+    """The end of a saga that was stopped where it was."""
+    who = f" by {stop.by}" if stop.by else ""
+    why = f": {stop.reason}" if stop.reason else ""
+    return SagaTerminatedError(
+        f"Saga {saga_id!r} ({name}) was terminated{who}{why}. What it had done and not yet undone "
+        f"stands; its history tells.",
         saga_id=saga_id,
         failure=failure,
-        undone=undone,
     )
 
 
@@ -64,7 +108,7 @@ def compensation_failed(
     return CompensationFailedError(
         f"Saga {saga_id!r} ({name}) is parked: {failure}; while it was being undone an undo "
         f"failed for good. Effects that stand: {left}.{cause} Mend what is in the way of the "
-        f"undo, or undo by hand.",
+        f"undo and `retry` the saga, or undo by hand and `resolve` the step.",
         saga_id=saga_id,
         failure=failure,
         undone=undone,
@@ -125,7 +169,11 @@ def ended_with(row: Any) -> SagaOutcomeError | None:
     marks = Marks.parse(row.attributes)
     ours = recorded(row.error)
     status = saga_status(row.status, marks, ours)
+    cause = marks.turn.cause if marks.turn is not None else None
+    if status is SagaStatus.TERMINATED and marks.terminated is not None:
+        return terminated(row.workflow_id, row.name, marks.terminated, cause)
     if ours is not None or not status.is_final or status is SagaStatus.COMPLETED:
         return ours
-    cause = marks.turn.cause if marks.turn is not None else None
-    return parked(row.workflow_id, row.name, parked_reason(row.status, marks, row.error), cause)
+    if status is SagaStatus.FAILED:
+        return never_ran(row.workflow_id, row.name, marks.stop)
+    return parked(row.workflow_id, row.name, parked_reason(marks, row.error), cause)

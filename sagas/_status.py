@@ -35,18 +35,26 @@ class SagaStatus(StrEnum):
 class StepStatus(StrEnum):
     """The state of one step of a saga."""
 
+    PENDING = "pending"
+    """It waits: for a message, or for its time."""
     EXECUTING = "executing"
     """Its body is running in this process."""
     COMPLETED = "completed"
     """It succeeded, and its effect stands."""
     FAILED = "failed"
     """It raised; its effect did not happen."""
+    TIMED_OUT = "timed_out"
+    """It took longer than its limit."""
+    UNKNOWN = "unknown"
+    """Whether it took effect is not known; its saga is parked."""
     COMPENSATING = "compensating"
-    """Its undo is running in this process."""
+    """Its undo is running in this process, or fails and is tried again."""
     COMPENSATED = "compensated"
-    """It succeeded and was undone."""
+    """It was undone."""
     COMPENSATION_FAILED = "compensation_failed"
-    """It succeeded and its undo failed for good."""
+    """Its undo failed for good."""
+    RESOLVED = "resolved"
+    """A person has declared it undone."""
 
 
 def saga_status(
@@ -61,48 +69,42 @@ def saga_status(
 
     Args:
         dbos_status: What DBOS calls it.
-        marks: What the saga wrote into its attributes.
+        marks: What is written about it into its attributes.
         error: What it ended with, where DBOS says ERROR; a str where it no longer loads.
         has_begun: Whether it has run before: DBOS enqueues what it recovers.
     """
     match dbos_status:
-        case "ENQUEUED" | "DELAYED" if marks.turn is None and not has_begun:
-            return SagaStatus.STARTED
-        case "PENDING" | "ENQUEUED" | "DELAYED":
-            return SagaStatus.PENDING if marks.turn is None else SagaStatus.COMPENSATING
         case "SUCCESS":
             return SagaStatus.COMPLETED
-        case "ERROR" if isinstance(error, SagaTerminatedError):
-            return SagaStatus.TERMINATED
-        case "ERROR" if isinstance(error, SagaParkedError):
-            return SagaStatus.PARKED
-        case "ERROR" if isinstance(error, SagaOutcomeError):
-            return SagaStatus.FAILED
+        case "ERROR":
+            return _ended(marks, error)
+        case "ENQUEUED" | "DELAYED" if marks.turn is None and not has_begun:
+            return SagaStatus.STARTED
+        case "CANCELLED" | "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
+            if marks.terminated is not None:
+                return SagaStatus.TERMINATED
+            if marks.parked is not None:
+                return SagaStatus.PARKED
+            if marks.never_ran:
+                return SagaStatus.FAILED
+            # DBOS stopped it where it stands; the supervisor takes it up from there.
+            return SagaStatus.PENDING if marks.turn is None else SagaStatus.COMPENSATING
         case _:
-            return SagaStatus.PARKED
+            return SagaStatus.PENDING if marks.turn is None else SagaStatus.COMPENSATING
 
 
-def parked_reason(dbos_status: str, marks: Marks, error: BaseException | str | None) -> str:
+def _ended(marks: Marks, error: BaseException | str | None) -> SagaStatus:
+    if isinstance(error, SagaTerminatedError):
+        return SagaStatus.TERMINATED
+    if isinstance(error, SagaOutcomeError) and not isinstance(error, SagaParkedError):
+        return SagaStatus.FAILED
+    return SagaStatus.PARKED if marks.terminated is None else SagaStatus.TERMINATED
+
+
+def parked_reason(marks: Marks, error: BaseException | str | None) -> str:
     """Why a PARKED saga cannot go on by itself."""
     if isinstance(error, SagaParkedError):
         return error.reason
     if marks.parked is not None:
-        return marks.parked
-    match dbos_status:
-        case "CANCELLED" if marks.turn is not None:
-            return (
-                "it was cancelled in DBOS while it was being undone, which stopped it there: see "
-                "its history for what is undone. DBOS.resume_workflow lets it go on"
-            )
-        case "CANCELLED":
-            return (
-                "it was cancelled in DBOS, which stops a workflow where it stands; nothing was "
-                "undone. DBOS.resume_workflow lets it go on"
-            )
-        case "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
-            return (
-                "DBOS gave it up after too many recoveries, as it stood: see its history. "
-                "DBOS.resume_workflow lets it go on"
-            )
-        case _:
-            return f"DBOS ended it with an error that is no outcome of a saga: {error!r}"
+        return marks.parked.reason
+    return f"DBOS ended it with an error that is no outcome of a saga: {error!r}"
