@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
@@ -50,6 +51,21 @@ def of(saga_id: str) -> Run | None:
     """The newest execution of a saga here; None where there is none."""
     runs = _runs.get(saga_id)
     return runs[-1] if runs else None
+
+
+_watcher: Callable[[str], None] | None = None
+
+
+def set_watcher(watcher: Callable[[str], None] | None) -> None:
+    """Have `watcher` told of sagas whose marks have changed."""
+    global _watcher
+    _watcher = watcher
+
+
+def notice(saga_id: str) -> None:
+    """The marks of a saga have changed: if it runs here, it is to notice at once."""
+    if _watcher is not None and saga_id in _runs:
+        _watcher(saga_id)
 
 
 def count() -> int:
