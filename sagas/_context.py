@@ -1,41 +1,35 @@
-"""The running saga: what one execution of a saga knows, and how it runs a step."""
+"""The running saga: what one execution of a saga knows, and who may call its steps."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import threading
-from collections.abc import Callable, Coroutine
-from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any, NoReturn
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
-from steps._attempts import Codec, run_attempts
+from steps._attempts import Codec
 from steps._mode import ShuttingDown, alarm, drive, is_async
-from steps._timeout import GRACE, limited
+from steps._timeout import Leftover
 from steps._undo import bind_by_hand
-from steps.abc import Compensation, Retried, StepCall, current_key
+from steps.abc import Compensation, StepCall
 
-from . import _dbos
-from ._control import Fault, Interrupted, TurnRound
+from . import _dbos, _settings
+from ._control import Interrupted, TurnRound
 from ._errors import SagaUsageError
 from ._flight import InFlight
 from ._group import Group
-from ._marks import Turn
+from ._marks import Resolution, Turn
+from ._outcome import stop_of, stopped_step
+from ._performing import perform
 from ._stack import Recorded, Stack
-from ._verdict import Progress, check_storable, is_unseen, outcome_unknown
-
-log = logging.getLogger("sagas")
+from ._stop import Stop, Why
+from ._verdict import is_unseen
+from ._waiting import Waiting, wait
 
 HOPS_TO_BEGIN = 12
 """Turns of the event loop in which a task that was made last must have begun."""
-
-_OTHER_CALL = (
-    "step {} {!r} was recorded with other arguments than it is called with now: the branches of "
-    "the saga came to it in another order. Start branches in a fixed order (asyncio.as_completed "
-    "and asyncio.wait have none for bare coroutines), or make each a saga of its own"
-)
 
 
 class SagaRun:
@@ -43,10 +37,23 @@ class SagaRun:
     One execution of one saga.
 
     Attributes:
+        fresh: Whether its own caller has just created the saga.
+        first: Whether no execution before it can have begun a step.
+        live: Whether its body has been handed an outcome that no earlier execution can have had:
+            from there on no step that it calls can have been begun before.
         stop: Once set, raised at every further step: see `_control`.
         turn: Where the saga turns round, if that is known.
+        request: What has been asked from outside, and is not obeyed yet.
+        stopped: What has stopped the saga, since a step or a wait was recorded to have been.
+        timeout: The saga's time limit, in seconds; None where it has none.
+        deadline: When it turns round, in seconds since the epoch; None where it has none.
+        resolved: The steps that a person has undone.
+        retries: How often its failed undos were taken up again.
         compensating: Whether its undos are running.
         raised: The errors that steps handed to the body, with the step's ID and name.
+        dead_letter: Whether it was given up, as its process died again and again.
+        heard: Whether an outcome was got that no earlier execution can have had.
+        leftovers: Bodies that went on after their limit.
     """
 
     def __init__(
@@ -57,6 +64,20 @@ class SagaRun:
         self.host = host
         self.codec = codec
         self.fresh = fresh
+        self.first = fresh
+        self.live = fresh
+        self.request: Stop | None = None
+        self.stopped: Stop | None = None
+        self.timeout: float | None = None
+        self.deadline: float | None = None
+        self.resolved: Mapping[int, Resolution] = {}
+        self.retries = 0
+        self.dead_letter = False
+        self.heard = False
+        self.leftovers: list[Leftover] = []
+        self.waiting: Waiting | None = None
+        self.ended = threading.Event()
+        self.bell = host.bell()
         self.stack = Stack()
         self.stop: BaseException | None = None
         self.turn: Turn | None = None
@@ -77,18 +98,22 @@ class SagaRun:
 
     def call(self, call: StepCall) -> Any:
         """Run a step of a sync saga, or return its recorded outcome."""
-        self._admit(f"Step {call.name!r}")
+        self.admit(f"Step {call.name!r}")
         if self.is_async:
             raise SagaUsageError(
                 f"Step {call.name!r} is a plain function and would block the event loop of the "
                 f"async saga {self.saga_id!r}. Make it async; blocking code in it can run in "
                 f"`await asyncio.to_thread(...)`."
             )
-        reservation = self._draw(call.name)
+        reservation = self.draw(call.name)
         self.in_body = False
         try:
-            return drive(self._perform(reservation, call))
+            return drive(perform(self, reservation, call))
+        except Exception as error:
+            self.note_stop(error)
+            raise
         finally:
+            self.live = self.live or self.heard
             self.in_body = True
 
     def call_async(self, call: StepCall) -> Coroutine[Any, Any, Any]:
@@ -100,8 +125,8 @@ class SagaRun:
                 f"{self.saga_id!r}. Make the saga async, or the step a plain function."
             )
         try:
-            self._admit(f"Step {call.name!r}")
-            reservation = self._draw(call.name)
+            self.admit(f"Step {call.name!r}")
+            reservation = self.draw(call.name)
         except BaseException as refusal:
             return _refused(refusal)
         joining = self._join(self.group, reservation, call)
@@ -111,17 +136,42 @@ class SagaRun:
     async def _join(self, group: Group, reservation: Any, call: StepCall) -> Any:
         step_id: int = reservation.step_id
         self.unbegun.pop(step_id, None)
-        self._admit(f"Step {call.name!r}")
-        if not group.in_branch:
-            return await group.join(step_id, self._perform(reservation, call))
-        work = self._perform(reservation, call, call.fingerprint())
+        self.admit(f"Step {call.name!r}")
+        in_branch = group.in_branch
+        fingerprint = call.fingerprint() if in_branch else None
         try:
-            return await group.join(step_id, work)
+            return await group.join(step_id, perform(self, reservation, call, fingerprint))
         except Exception as error:
-            task = asyncio.current_task()
-            assert task is not None, "a coroutine runs in a task"
-            self.branches.append((task, error))
+            self.note_stop(error)
+            if in_branch:
+                task = asyncio.current_task()
+                assert task is not None, "a coroutine runs in a task"
+                self.branches.append((task, error))
             raise
+        finally:
+            self.live = self.live or self.heard
+
+    def wait(self, topic: str | None, seconds: float | None) -> Any:
+        """Wait in a sync saga for a message; without a topic, for the time to pass."""
+        if self.is_async:
+            raise SagaUsageError(
+                f"A blocking wait would hold up the event loop of the async saga "
+                f"{self.saga_id!r}. Use `await receive_async(...)` or `await sleep_async(...)`."
+            )
+        self.in_body = False
+        try:
+            return drive(wait(self, topic, seconds))
+        finally:
+            self.in_body = True
+
+    async def wait_async(self, topic: str | None, seconds: float | None) -> Any:
+        """`wait`, in an async saga."""
+        if self.group is None:
+            raise SagaUsageError(
+                f"receive_async() and sleep_async() cannot be awaited in the sync saga "
+                f"{self.saga_id!r}. Use receive() and sleep()."
+            )
+        return await wait(self, topic, seconds)
 
     async def settle(self) -> list[BaseException]:
         """
@@ -144,7 +194,15 @@ class SagaRun:
             joining.close()
         return unseen
 
-    def _admit(self, what: str) -> None:
+    def admit(self, what: str) -> None:
+        """
+        See that a step may be called here and now.
+
+        Raises:
+            SagaUsageError: It may not.
+            SagaFailedError: The saga has been stopped.
+            BaseException: As `check`.
+        """
         if self.closed:
             raise SagaUsageError(
                 f"{what} was called after the body of saga {self.saga_id!r} had ended: await "
@@ -156,7 +214,15 @@ class SagaRun:
                 f"place in the saga would depend on timing: call steps from the saga's own "
                 f"body; an async saga runs them concurrently with asyncio.gather."
             )
+        if self.waiting is not None:
+            raise SagaUsageError(
+                f"{what} was called while saga {self.saga_id!r} waits for "
+                f"{self.waiting.what}. A saga does one or the other, so that a replay goes the "
+                f"same way: make the branch that waits a saga of its own."
+            )
         self.check()
+        if self.stopped is not None and not self.compensating:
+            raise stopped_step(self.saga_id, self.name, self.stopped, began=False)
 
     def check(self) -> None:
         """
@@ -170,7 +236,75 @@ class SagaRun:
         if self.stop is not None:
             raise self.stop
 
-    def _draw(self, name: str) -> Any:
+    def stopping(self) -> Stop | None:
+        """What keeps a further step from beginning; None where it may. Undos always may."""
+        if self.compensating:
+            return None
+        if self.request is not None:
+            return self.request
+        if self.deadline is not None and self.deadline <= _dbos.now() / 1000:
+            took = "" if self.timeout is None else f": it did not end within {self.timeout:g} s"
+            return Stop(Why.DEADLINE, f"ran past its deadline{took}", None, _dbos.now())
+        return None
+
+    def is_resolved(self, step_id: int) -> bool:
+        """Whether a person has declared the step undone."""
+        return step_id in self.resolved
+
+    def note_stop(self, error: BaseException) -> None:
+        """A step or a wait has told the body that the saga is stopped: it stays so."""
+        found = stop_of(error)
+        if found is not None and getattr(error, "saga_id", None) == self.saga_id:
+            self.stopped = found[0]
+
+    def ask(self, stop: Stop) -> None:
+        """Turn round at the next step, or at once in a wait; called from any thread."""
+        if self.request is None:
+            self.request = stop
+            self.bell.ring()
+
+    def resolve(self, resolved: Mapping[int, Resolution]) -> None:
+        """Go on without the undos of these steps; called from any thread."""
+        self.resolved = resolved
+        self.bell.ring()
+
+    def fence(self, why: str) -> None:
+        """Have this execution begin nothing more and end; called from any thread."""
+        if self.stop is None:
+            self.stop = Interrupted(why)
+        self.bell.ring()
+
+    async def pause(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> None:
+        """
+        Wait before another attempt; less long if something happens that ends it.
+
+        Raises:
+            BaseException: As `check`.
+        """
+        ends = time.monotonic() + seconds
+        while True:
+            self.check()
+            left = ends - time.monotonic()
+            if left <= 0 or self.stopping() is not None or until():
+                return
+            if self.deadline is not None and not self.compensating:
+                left = min(left, max(self.deadline - _dbos.now() / 1000, 0.0) + 0.001)
+            await self.bell.wait(left)
+
+    async def await_leftovers(self) -> None:
+        """Give bodies that went on after their limit a bounded time to end."""
+        leftovers, self.leftovers = self.leftovers, []
+        ends = time.monotonic() + _settings.current().grace
+        for leftover in leftovers:
+            await leftover.wait(self.host.mode, max(0.0, ends - time.monotonic()))
+
+    def draw(self, name: str) -> Any:
+        """
+        Reserve the next step ID.
+
+        Raises:
+            TurnRound: It is the one at which the saga turned round.
+        """
         reservation = _dbos.reserve()
         if self.turn is not None and reservation.step_id >= self.turn.at:
             self.stop = TurnRound()
@@ -178,184 +312,6 @@ class SagaRun:
         if not self.fresh:
             self.drawn[reservation.step_id] = name
         return reservation
-
-    async def _perform(
-        self, reservation: Any, call: StepCall, fingerprint: str | None = None
-    ) -> Any:
-        step_id: int = reservation.step_id
-        progress = Progress()
-
-        async def attempt() -> Any:
-            return await self.host.mode.call(call.body, call.is_async)
-
-        async def body() -> Any:
-            progress.invoked = True
-            if self.turn is not None:
-                raise TurnRound  # all that began was recorded before the turn: this did not
-            result = await self._attempts(step_id, call, attempt, progress)
-            if fingerprint is None:
-                return result
-            if isinstance(result, Retried):
-                return replace(result, call=fingerprint)
-            return Retried(result, 1, fingerprint)
-
-        try:
-            outcome = await self.host.run(reservation, call.name, body)
-        except BaseException as error:
-            await self._sort_out(error, step_id, call.name, progress)
-            raise
-        result = outcome
-        if isinstance(outcome, Retried):
-            result = outcome.result
-            if outcome.call is not None and outcome.call != fingerprint:
-                self._fault(_OTHER_CALL.format(step_id, call.name), None)
-        if not self.fresh:
-            self.passed[step_id] = call.name
-        if call.undo is not None:
-            self.stack.push(step_id, call.undo(result))
-        return result
-
-    async def undo(self, reservation: Any, name: str, step_id: int, what: Compensation) -> None:
-        """
-        Run one undo as a step of its own.
-
-        Raises:
-            Exception: It failed for good, and that is recorded.
-            Fault: The machinery failed.
-        """
-        progress = Progress()
-        call = StepCall(name, what.undo, str, what.is_async, what.retry, None)
-
-        async def limit(fn: Callable[[], Any], is_async: bool) -> Any:
-            grace = min(what.timeout, GRACE)
-            return await limited(
-                self.host.mode, fn, is_async, name=name, timeout=what.timeout, grace=grace
-            )
-
-        async def attempt() -> None:
-            result = await limit(what.undo, what.is_async)
-            if not inspect.isawaitable(result):
-                return
-            if self.is_async:  # a lambda around an async function, say
-                await limit(lambda: result, True)
-                return
-            if inspect.iscoroutine(result):
-                result.close()
-            raise Fault(
-                f"{name} returned an awaitable, which a sync saga cannot await, so nothing was "
-                f"undone. Make the undo a plain function"
-            )
-
-        async def body() -> Any:
-            progress.invoked = True
-            return await self._attempts(step_id, call, attempt, progress)
-
-        try:
-            await self.host.run(reservation, name, body)
-        except BaseException as error:
-            await self._sort_out(error, reservation.step_id, name, progress)
-            raise
-
-    async def _attempts(
-        self,
-        step_id: int,
-        call: StepCall,
-        attempt: Callable[[], Coroutine[Any, Any, Any]],
-        progress: Progress,
-    ) -> Any:
-        token = current_key.set(f"{self.saga_id}:{step_id}")
-        flight = self.in_flight[step_id] = InFlight(call.name, datetime.now(UTC))
-
-        def failed(count: int, error: Exception) -> None:
-            flight.failed, flight.error = count, error
-            if self.compensating:
-                log.warning(
-                    "Saga %s: %s failed, attempt %d: %r", self.saga_id, call.name, count, error
-                )
-
-        try:
-            result = await run_attempts(
-                self.host.mode,
-                attempt,
-                name=call.name,
-                retry=call.retry,
-                codec=self.codec,
-                before=self.check,
-                failed=failed,
-            )
-        except Exception as error:
-            if outcome_unknown(error):
-                raise Fault(
-                    f"step {step_id} {call.name!r} does not know whether it took effect: {error}"
-                ) from error
-            progress.error = error
-            raise
-        finally:
-            self.in_flight.pop(step_id, None)
-            current_key.reset(token)
-        check_storable(self.codec, step_id, call.name, result)
-        progress.returned = True
-        return result
-
-    async def _sort_out(
-        self, error: BaseException, step_id: int, name: str, progress: Progress
-    ) -> None:
-        """
-        Tell a failure of the step, which the body may handle, from all else.
-
-        Raises:
-            Fault: The machinery failed.
-        """
-        if not isinstance(error, Exception):
-            # DBOS's control flow, ours, or the end of this execution.
-            if not isinstance(error, asyncio.CancelledError):
-                self.stop = self.stop or error
-            return
-        if isinstance(error, _dbos.MISMATCH):
-            self._fault(
-                f"the saga's code does not match its history at step {step_id} {name!r} ({error}). "
-                f"Bring back the code it began with, or use DBOS.patch for the change",
-                error,
-            )
-        if progress.error is not error and (
-            progress.invoked or not await self._is_recorded(error, step_id)
-        ):
-            self._stop_for(error, step_id, name)
-        if not self.fresh:
-            self.passed[step_id] = name
-        self.raised.append((error, step_id, name))
-
-    def _stop_for(self, error: Exception, step_id: int, name: str) -> NoReturn:
-        """Stop, as DBOS could not read or record a step."""
-        self.check()  # after a shutdown the database is closed
-        if not isinstance(error, _dbos.UNAVAILABLE):
-            self._fault(f"step {step_id} {name!r} cannot be recorded or read: {error!r}", error)
-        log.error(
-            "Saga %s stops at step %d %r, as the database failed: %r. It goes on at the next "
-            "launch.",
-            self.saga_id,
-            step_id,
-            name,
-            error,
-        )
-        self.stop = self.stop or Interrupted(str(error))
-        raise self.stop from error
-
-    def _fault(self, reason: str, cause: BaseException | None) -> NoReturn:
-        self.stop = self.stop or Fault(reason)
-        raise self.stop from cause
-
-    async def _is_recorded(self, error: Exception, step_id: int) -> bool:
-        """Whether a step that was not run here raised what was recorded of it."""
-        if self.fresh:
-            return False
-        try:
-            recorded = await self.host.ask(_dbos.list_steps, self.saga_id)
-        except Exception:
-            return False
-        return any(
-            r["function_id"] == step_id and type(r["error"]) is type(error) for r in recorded
-        )
 
     async def rows(self) -> list[Recorded]:
         """The history as this execution found it."""
@@ -369,12 +325,12 @@ class SagaRun:
     def add_compensation(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
         """Push an undo by hand."""
         name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-        self._admit(f"add_compensation({name})")
+        self.admit(f"add_compensation({name})")
         if is_async(fn) and not self.is_async:
             raise SagaUsageError(
                 f"{name!r} is async and could not be awaited by the sync saga {self.saga_id!r}."
             )
-        step_id = self._draw(name).step_id
+        step_id = self.draw(name).step_id
         self.drawn.pop(step_id, None)
         undo = bind_by_hand(fn, args, kwargs)
         self.stack.push(step_id, Compensation(name=name, undo=undo, is_async=is_async(fn)))

@@ -18,11 +18,13 @@ class Fault(BaseException):
 
     Attributes:
         reason: What happened and what to do.
+        step_id: The step of which nobody can say what became of it, where that is why.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, step_id: int | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.step_id = step_id
 
 
 class Interrupted(BaseException):

@@ -16,7 +16,8 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextvars import Context
+from concurrent.futures import Future
+from contextvars import Context, copy_context
 from typing import Any, Protocol, TypeVar, cast
 
 from dbos import (
@@ -32,6 +33,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from steps import _dbos as steps_dbos
 from steps._mode import BLOCKING, ON_LOOP, Mode
+from steps._timeout import run_on_daemon
+
+from ._bell import Bell, LoopBell, ThreadBell
 
 T = TypeVar("T")
 
@@ -85,6 +89,29 @@ class Host(Protocol):
         """Call a blocking function of this module outside the saga."""
         ...
 
+    def bell(self) -> Bell:
+        """A bell that wakes this execution."""
+        ...
+
+    async def receive(
+        self,
+        topic: str,
+        seconds: float,
+        look_up: Callable[[], Awaitable[float | None]],
+        bell: Bell,
+    ) -> Any:
+        """
+        The next message on `topic`, or None.
+
+        Args:
+            topic: The topic.
+            seconds: How long to wait for one.
+            look_up: Called at first and after each ring; says when to call it again at the
+                latest. What it raises ends the wait here, and leaves the message alone.
+            bell: Rung when there is something to look up.
+        """
+        ...
+
 
 class BlockingHost:
     """For sync sagas, on a thread of their own."""
@@ -97,6 +124,34 @@ class BlockingHost:
     async def ask(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return outside(fn, *args, **kwargs)
 
+    def bell(self) -> Bell:
+        return ThreadBell()
+
+    async def receive(
+        self,
+        topic: str,
+        seconds: float,
+        look_up: Callable[[], Awaitable[float | None]],
+        bell: Bell,
+    ) -> Any:
+        # Nothing else than a message wakes `recv`; so it blocks a thread that can be left behind.
+        outcome: Future[Any] = Future()
+        context = copy_context()
+
+        def receive() -> None:
+            try:
+                outcome.set_result(context.run(DBOS.recv, topic, seconds))
+            except BaseException as error:
+                outcome.set_exception(error)
+            bell.ring()
+
+        run_on_daemon(receive)
+        while not outcome.done():
+            patience = await look_up()
+            if not outcome.done():
+                await bell.wait(patience)
+        return outcome.result()
+
 
 class LoopHost:
     """For async sagas."""
@@ -108,6 +163,27 @@ class LoopHost:
 
     async def ask(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return await outside_async(fn, *args, **kwargs)
+
+    def bell(self) -> Bell:
+        return LoopBell()
+
+    async def receive(
+        self,
+        topic: str,
+        seconds: float,
+        look_up: Callable[[], Awaitable[float | None]],
+        bell: Bell,
+    ) -> Any:
+        receiving = asyncio.ensure_future(DBOS.recv_async(topic, seconds))
+        try:
+            while not receiving.done():
+                ringing = asyncio.ensure_future(bell.wait(await look_up()))
+                await asyncio.wait({receiving, ringing}, return_when=asyncio.FIRST_COMPLETED)
+                ringing.cancel()
+        except BaseException:
+            receiving.cancel()
+            raise
+        return receiving.result()
 
 
 reserve = steps_dbos.reserve
@@ -214,10 +290,33 @@ def status(saga_id: str) -> Any:
     return DBOS.get_workflow_status(saga_id)
 
 
-def attributes(saga_id: str) -> Any:
-    """The workflow's attributes: without its arguments and result, which may be large."""
+def light_row(saga_id: str) -> Any:
+    """The workflow's row without its arguments and result, which may be large; None: it is gone."""
     rows = DBOS.list_workflows(workflow_ids=[saga_id], load_input=False, load_output=False)
-    return rows[0].attributes if rows else None
+    return rows[0] if rows else None
+
+
+def is_internal(queue: str | None) -> bool:
+    """Whether a queue is one of DBOS's own, where it puts what it recovers or resumes."""
+    return queue is not None and queue.startswith("_dbos_")
+
+
+def recorded_wake_time(saga_id: str, step_id: int) -> float | None:
+    """The end of a wait, in seconds since the epoch, as DBOS recorded it when the wait began."""
+    for row in list_steps(saga_id):
+        if row["function_id"] == step_id and isinstance(row["output"], int | float):
+            return float(row["output"])
+    return None
+
+
+def send(saga_id: str, message: Any, topic: str) -> None:
+    """Send a message to a workflow."""
+    DBOS.send(saga_id, message, topic)
+
+
+def resume(saga_id: str, queue: str | None = None) -> None:
+    """Have a workflow that has not ended run again; on DBOS's internal queue unless one is given."""
+    DBOS.resume_workflow(saga_id, queue_name=queue)
 
 
 def list_steps(saga_id: str) -> list[Any]:

@@ -2,12 +2,13 @@
 The engine: one execution of one saga, from its first line to its outcome.
 
 1. *Open.* An execution that its own caller has just created knows that it is new. Every other
-   looks at its row: it may have turned round already.
+   waits for the end of those that it supersedes in this process, and looks at its row: it may
+   have been asked to stop, or have turned round already.
 2. *Forward.* The body runs; its steps go through `SagaRun`.
 3. *Settle.* Whatever the body began is waited for: a saga neither completes nor unwinds before.
 4. *Decide* what the end of the body means. A fault of the machinery parks the saga. An execution
-   that lost the saga, or is dying, leaves it as it is, for the next one. A return completes it.
-   Anything else turns it round.
+   that lost the saga, or is dying, leaves it as it is, for the next one. A return completes it,
+   unless it was stopped: a body that swallows that gains nothing. Anything else turns it round.
 5. *Turn.* The turn is written down with the step ID it happened at, so that it happens there
    again in every replay, whatever the body does by then. A replay that has not come by every
    recorded step does not know the whole stack: it parks.
@@ -23,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -36,8 +37,10 @@ from ._context import SagaRun
 from ._control import Fault, Interrupted, TurnRound
 from ._errors import Failure, NotUndone, StepRef
 from ._history import failure_of
-from ._marks import PARKED, Marks, Turn, json_text
-from ._stack import first_not_passed, is_stale, undo_name, undo_outcomes
+from ._marks import PARKED, Marks, Parked, Turn, json_text
+from ._performing import undo
+from ._stack import first_not_passed, is_stale, settled_undos, undo_name, undo_outcomes
+from ._stop import Stop, Why
 from ._ticket import current_ticket
 from ._verdict import ATOMS
 
@@ -52,37 +55,67 @@ class Engine:
     body: Callable[..., Any]
     is_async: bool
     undo_failure: str
+    timeout: float | None
 
 
 async def execute(
     saga: Engine, host: _dbos.Host, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Run one execution of a saga; called by DBOS, as the workflow."""
-    run = await _open(saga, host)
-    token = current_recorder.set(run)
-    _running.add(run)
-    try:
-        return await _forward(saga, run, args, kwargs)
-    finally:
-        run.closed = True
-        _running.remove(run)
-        current_recorder.reset(token)
-
-
-async def _open(saga: Engine, host: _dbos.Host) -> SagaRun:
     saga_id = _dbos.workflow_id()
     assert saga_id is not None, "DBOS runs a workflow under an ID"
     ticket = current_ticket.get()
     fresh = ticket is not None and ticket.redeem()
     run = SagaRun(saga_id, saga.name, host, _codec.current(), fresh=fresh)
-    if fresh:
-        return run
-    marks = Marks.parse(await host.ask(_dbos.attributes, saga_id))
+    token = current_recorder.set(run)
+    before = _running.add(run)
+    try:
+        if fresh and ticket is not None:
+            _set_deadline(run, ticket.timeout or saga.timeout, _dbos.now())
+        else:
+            await _open(saga, run, before)
+        return await _forward(saga, run, args, kwargs)
+    finally:
+        run.closed = True
+        _running.remove(run)
+        run.ended.set()
+        current_recorder.reset(token)
+
+
+async def _open(saga: Engine, run: SagaRun, before: Sequence[_running.Run]) -> None:
+    """Learn what there is to know of a saga that this execution did not create."""
+    for other in before:  # it has lost the saga; what it is doing must end before this goes on
+        other.fence(f"saga {run.saga_id!r} was taken up again")
+    for other in before:
+        await _wait_for(run, other)
+    row = await run.host.ask(_dbos.light_row, run.saga_id)
+    marks = Marks.parse(row.attributes)
     if marks.parked is not None:
-        await host.ask(_dbos.mark, saga_id, {PARKED: None})
+        await run.host.ask(_dbos.mark, run.saga_id, {PARKED: None})
+    run.request = marks.stop
+    run.dead_letter = marks.stop is not None and marks.stop.why is Why.DEAD_LETTER
+    run.resolved, run.retries = marks.resolved, marks.retry
+    run.first = _is_first(row, marks)
+    began = max(row.created_at, row.delay_until_epoch_ms or 0) + marks.parked_ms
+    _set_deadline(run, marks.timeout or saga.timeout, began)
     if marks.turn is not None and not is_stale(marks.turn.at, await run.rows()):
         run.turn = marks.turn
-    return run
+
+
+async def _wait_for(run: SagaRun, other: _running.Run) -> None:
+    while not await run.host.mode.call(lambda: other.ended.wait(0.1), False):
+        run.check()
+
+
+def _is_first(row: Any, marks: Marks) -> bool:
+    """Whether no execution before this one can have begun a step."""
+    again = marks.takeovers or marks.retry or marks.parked is not None or marks.turn is not None
+    return row.recovery_attempts == 1 and not again and not _dbos.is_internal(row.queue_name)
+
+
+def _set_deadline(run: SagaRun, timeout: float | None, began: int) -> None:
+    if timeout is not None:
+        run.timeout, run.deadline = timeout, began / 1000 + timeout
 
 
 async def _forward(
@@ -110,7 +143,7 @@ async def _forward(
             raise run.stop
         if raised is None and unseen and run.stop is None:
             raised = unseen[0]
-        if raised is None and run.turn is None:
+        if raised is None and run.turn is None and not _is_stopped(run):
             _check_storable(run, value)
             return value
         cause = raised if run.turn is None else None
@@ -118,6 +151,13 @@ async def _forward(
     except Fault as fault:
         await _park(run, fault, raised)
     raise outcome from cause
+
+
+def _is_stopped(run: SagaRun) -> bool:
+    """Whether a saga whose body has come to its end is to turn round all the same."""
+    if run.stopped is None and run.request is not None and run.request.why.is_firm:
+        run.stopped = run.request
+    return run.stopped is not None
 
 
 def _is_death(run: SagaRun, raised: BaseException | None) -> bool:
@@ -161,11 +201,11 @@ def _check_storable(run: SagaRun, value: Any) -> None:
 async def _turn_round(saga: Engine, run: SagaRun, raised: BaseException | None) -> Exception:
     """Turn the saga round, unwind it, and return its outcome."""
     end: int = _dbos.reserve().step_id
+    await run.await_leftovers()
     if run.turn is None:
-        assert raised is not None
         if not run.fresh:
             await _check_passed(run, end)
-        run.turn = Turn(end, _cause(run, raised), _dbos.now())
+        run.turn = Turn(end, _cause(run, raised), _dbos.now(), run.stopped)
         if len(run.stack):
             await run.host.ask(_dbos.mark, run.saga_id, run.turn.attributes())
     else:
@@ -174,10 +214,10 @@ async def _turn_round(saga: Engine, run: SagaRun, raised: BaseException | None) 
     run.stop = None
     run.compensating = True
     undone, not_undone = await _unwind(saga, run, run.turn, end)
-    cause = run.turn.cause
     if not_undone:
+        cause = run.turn.cause
         return _outcome.compensation_failed(run.saga_id, run.name, cause, undone, not_undone)
-    return _outcome.failed(run.saga_id, run.name, cause, undone)
+    return _outcome.failed(run.saga_id, run.name, run.turn, undone)
 
 
 async def _check_passed(run: SagaRun, end: int) -> None:
@@ -191,8 +231,11 @@ async def _check_passed(run: SagaRun, end: int) -> None:
         )
 
 
-def _cause(run: SagaRun, raised: BaseException) -> Failure:
+def _cause(run: SagaRun, raised: BaseException | None) -> Failure:
     """Why the saga turns round: of several errors, that of the step with the lowest ID."""
+    if run.stopped is not None:
+        return _stopped_at(run, run.stopped)
+    assert raised is not None, "a saga that nothing has stopped turns round for an error"
     leaves = _leaves(raised)
     known = [
         (step_id, name, leaf)
@@ -208,6 +251,14 @@ def _cause(run: SagaRun, raised: BaseException) -> Failure:
         failure = failure_of(error)
     text = failure.traceback or format_traceback(error)
     return _clean(dataclasses.replace(failure, traceback=text))
+
+
+def _stopped_at(run: SagaRun, stop: Stop) -> Failure:
+    """The step at which the saga noticed that it was stopped, whatever its body made of that."""
+    kind = "SagaTimeoutError" if stop.why.is_timeout else "SagaCancelledError"
+    noticed = [(i, n) for error, i, n in run.raised if _outcome.stop_of(error) is not None]
+    step_id, name = min(noticed) if noticed else (None, None)
+    return _clean(Failure(name, step_id, f"sagas.{kind}", stop.text))
 
 
 def _clean(failure: Failure) -> Failure:
@@ -239,22 +290,24 @@ async def _unwind(
         drawn: The greatest step ID drawn so far.
     """
     rows = [] if run.fresh else await run.rows()
-    recorded = undo_outcomes(rows)
+    recorded = settled_undos(rows, run.retries, run.resolved)
     floor = max([turn.at, drawn, *(r.step_id for r in rows)])
+    failed_before = undo_outcomes(rows).keys()
     undone: list[StepRef] = []
     not_undone: list[NotUndone] = []
     for step_id, compensation in run.stack.newest_first():
         if not_undone and saga.undo_failure == "halt":
             not_undone.append(NotUndone(step_id, compensation.name, None))
             continue
-        name = undo_name(step_id, compensation.name)
         before = recorded.get(step_id)
+        again = run.retries if step_id in failed_before else 0
+        name = undo_name(step_id, compensation.name, again)
         try:
             if before is None:
                 reservation = _dbos.reserve()
                 while reservation.step_id <= floor:
                     reservation = _dbos.reserve()
-                await run.undo(reservation, name, step_id, compensation)
+                await undo(run, reservation, name, step_id, compensation)
             elif before.failed:
                 raise await _recorded_error(run, before.step_id)
         except Exception as error:
@@ -277,7 +330,8 @@ async def _park(run: SagaRun, fault: Fault, raised: BaseException | None) -> NoR
     """Mark the saga, then have DBOS cancel it: so it keeps its messages and can be resumed."""
     log.error("Saga %s (%s) is parked: %s", run.saga_id, run.name, fault.reason)
     try:
-        await run.host.ask(_dbos.mark, run.saga_id, {PARKED: json_text(fault.reason)})
+        parked = Parked(fault.reason, _dbos.now(), fault.step_id)
+        await run.host.ask(_dbos.mark, run.saga_id, parked.attributes())
         await run.host.ask(_dbos.cancel, run.saga_id)
     except Exception as error:
         # Left as it is, it is taken up again at the next start, and parked then.

@@ -16,3 +16,9 @@ class InFlight:
     """How many attempts have failed."""
     error: Exception | None = None
     """What the last of them failed with."""
+    unknown: bool = False
+    """Whether one of them may have taken effect all the same."""
+    settling: bool = False
+    """Whether it is a probe."""
+    reported: bool = False
+    """Whether its saga is marked as needing attention for it."""

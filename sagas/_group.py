@@ -80,6 +80,11 @@ class Group:
         """Whether this runs in a task that the body has started, not in the body itself."""
         return asyncio.current_task() is not self._home
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether steps are in flight, or this runs in a branch."""
+        return bool(self._members) or self.in_branch
+
     async def join(self, step_id: int, work: Coroutine[Any, Any, Any]) -> Any:
         """
         Run `work` to its end and return what it returned, when the group has settled.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Protocol
 
 from ._errors import SagaUsageError
 from ._flight import InFlight
+from ._marks import Resolution
+from ._stop import Stop
 
 
 class Run(Protocol):
@@ -21,8 +23,22 @@ class Run(Protocol):
     in_body: bool
     """Whether its body is running user code outside any step."""
     compensating: bool
+    ended: threading.Event
+    """Set when it has ended."""
     in_flight: dict[int, InFlight]
     """The bodies of steps and undos that are running, by the ID of the step."""
+
+    def ask(self, stop: Stop) -> None:
+        """Have it turn round."""
+        ...
+
+    def resolve(self, resolved: Mapping[int, Resolution]) -> None:
+        """Tell it which steps a person has undone."""
+        ...
+
+    def fence(self, why: str) -> None:
+        """Have it begin nothing more and end."""
+        ...
 
 
 _lock = threading.Lock()
@@ -31,10 +47,13 @@ _runs: dict[str, list[Run]] = {}
 _WAITS = ("threading", "concurrent.futures", "queue", "multiprocessing")
 
 
-def add(run: Run) -> None:
-    """An execution begins."""
+def add(run: Run) -> list[Run]:
+    """An execution begins; returns those of the same saga that have not ended yet."""
     with _lock:
-        _runs.setdefault(run.saga_id, []).append(run)
+        runs = _runs.setdefault(run.saga_id, [])
+        before = list(runs)
+        runs.append(run)
+    return before
 
 
 def remove(run: Run) -> None:
@@ -68,6 +87,12 @@ def notice(saga_id: str) -> None:
         _watcher(saga_id)
 
 
+def all_runs() -> list[Run]:
+    """Every execution here."""
+    with _lock:
+        return [r for several in _runs.values() for r in several]
+
+
 def count() -> int:
     """How many executions there are."""
     return len(_runs)
@@ -84,9 +109,7 @@ def refuse_thread_of_a_saga(step: str) -> None:
     if not _runs:
         return
     here = threading.get_ident()
-    with _lock:
-        runs = [r for several in _runs.values() for r in several]
-    for run in runs:
+    for run in all_runs():
         if run.in_body and not run.is_async and run.thread != here and _waits(run.thread):
             raise SagaUsageError(
                 f"Step {step!r} was called on a thread that the body of saga {run.saga_id!r} "

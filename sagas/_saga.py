@@ -9,13 +9,14 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from steps._mode import ASYNC_MARK, drive, is_async
 from steps._names import Names, check_name
-from steps._policy import Seconds
+from steps._policy import Seconds, seconds
 from steps._step import Step
 
-from . import _arguments, _catalog, _dbos
+from . import _arguments, _catalog, _dbos, _registry
 from ._engine import Engine, execute
 from ._errors import SagaDefinitionError
 from ._handle import SagaHandle, refuse_on_loop
+from ._registry import OnTerminate, Rules
 from ._starter import (
     Definition,
     Starter,
@@ -55,16 +56,19 @@ class Saga(Generic[P, R_co]):
         fn: Callable[P, R_co],
         *,
         name: str | None,
+        timeout: Seconds | None,
         undo_failure: UndoFailure,
+        on_terminate: OnTerminate,
         max_recovery_attempts: int | None,
     ) -> None:
         body = _saga_function(fn)
         name = check_name(
             body.__qualname__ if name is None else name, "The name of a saga", SagaDefinitionError
         )
-        _check_options(undo_failure, max_recovery_attempts)
+        _check_options(undo_failure, on_terminate, max_recovery_attempts)
+        limit = None if timeout is None else seconds(timeout, "timeout", error=SagaDefinitionError)
         _names.claim(name, body, given=name != body.__qualname__)
-        engine = Engine(name, body, is_async(body), undo_failure)
+        engine = Engine(name, body, is_async(body), undo_failure, limit)
         workflow = _dbos.register(
             _workflow_function(engine), name, max_recovery_attempts, _arguments.rebuilder(body)
         )
@@ -76,6 +80,7 @@ class Saga(Generic[P, R_co]):
         self._workflow = workflow
         self._definition = Definition(name, body, inspect.signature(body), self.is_async, workflow)
         _catalog.add(name)
+        _registry.add(name, Rules(on_terminate, max_recovery_attempts))
 
     def __repr__(self) -> str:
         return f"<saga {self.name}>"
@@ -131,6 +136,7 @@ class Saga(Generic[P, R_co]):
         priority: int | None = None,
         delay: Seconds | None = None,
         deduplication_id: str | None = None,
+        timeout: Seconds | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> Starter[P, R_co]:
         """
@@ -144,6 +150,8 @@ class Saga(Generic[P, R_co]):
             delay: Seconds, or a `timedelta`, before it may be taken from the queue.
             deduplication_id: While a workflow with it is in that queue or running from it, another
                 is refused (`SagaConflictError`).
+            timeout: Seconds, or a `timedelta`, after which this run turns round, instead of what
+                its definition says.
             attributes: What to attach to the saga, as a JSON object.
 
         Raises:
@@ -151,7 +159,9 @@ class Saga(Generic[P, R_co]):
         """
         return Starter(
             self._definition,
-            StartOptions(saga_id, queue, priority, delay, deduplication_id, attributes),
+            StartOptions(
+                saga_id, queue, priority, delay, deduplication_id, timeout, attributes
+            ),
         )
 
     @overload
@@ -197,11 +207,16 @@ class Saga(Generic[P, R_co]):
         return await self.options().run_async(*args, **kwargs)
 
 
-def _check_options(undo_failure: Any, max_recovery_attempts: Any) -> None:
+def _check_options(undo_failure: Any, on_terminate: Any, max_recovery_attempts: Any) -> None:
     if undo_failure not in ("halt", "continue"):
         raise SagaDefinitionError(
             f"undo_failure is 'halt' (leave the older undos for later) or 'continue' (run them all "
             f"the same), not {undo_failure!r}."
+        )
+    if on_terminate not in ("compensate", "leave"):
+        raise SagaDefinitionError(
+            f"on_terminate is 'compensate' (undo what is done when DBOS has cancelled the saga) or "
+            f"'leave' (leave it as it stands), not {on_terminate!r}."
         )
     if max_recovery_attempts is not None and (
         isinstance(max_recovery_attempts, bool)
@@ -262,7 +277,9 @@ def saga(fn: Callable[P, R], /) -> Saga[P, R]: ...
 def saga(
     *,
     name: str | None = None,
+    timeout: Seconds | None = None,
     undo_failure: UndoFailure = "halt",
+    on_terminate: OnTerminate = "compensate",
     max_recovery_attempts: int | None = DEFAULT_MAX_RECOVERY_ATTEMPTS,
 ) -> Callable[[Callable[P, R]], Saga[P, R]]: ...
 
@@ -272,7 +289,9 @@ def saga(
     /,
     *,
     name: str | None = None,
+    timeout: Seconds | None = None,
     undo_failure: UndoFailure = "halt",
+    on_terminate: OnTerminate = "compensate",
     max_recovery_attempts: int | None = DEFAULT_MAX_RECOVERY_ATTEMPTS,
 ) -> Any:
     """
@@ -285,16 +304,26 @@ def saga(
         fn: The function: `def` or `async def`.
         name: What DBOS stores it under; default: its qualified name. Renaming a saga strands
             those in flight.
+        timeout: Seconds, or a `timedelta`, from the moment a run could begin (its creation, and
+            its delay); then it turns round and ends with `SagaTimeoutError`. The step that is
+            running by then is not torn, unwinding has no limit, and time that the saga spends
+            parked does not count. Default: no limit.
         undo_failure: After an undo that failed for good: "halt" leaves the older ones for later;
             "continue" runs them and reports all that failed.
-        max_recovery_attempts: How often DBOS recovers one run of it before it gives up.
+        on_terminate: What to do with a run that was cancelled in DBOS (`DBOS.cancel_workflow`,
+            its console or command line, `SetWorkflowTimeout`): "compensate" undoes what it has
+            done; "leave" leaves that as it stands, and the saga is TERMINATED.
+        max_recovery_attempts: How often one run of it is taken up again after its process died.
+            Beyond that it turns round, and a step that was running each time is not run again.
 
     Raises:
         SagaDefinitionError: The function or an option is wrong; raised right here.
     """
     options: dict[str, Any] = {
         "name": name,
+        "timeout": timeout,
         "undo_failure": undo_failure,
+        "on_terminate": on_terminate,
         "max_recovery_attempts": max_recovery_attempts,
     }
     if fn is not None:

@@ -8,7 +8,7 @@ first: so it is the same in every replay.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from steps.abc import Compensation
@@ -16,9 +16,14 @@ from steps.abc import Compensation
 _UNDO = re.compile(r"undo:(\d+):(.*?)(?:#(\d+))?\Z", re.DOTALL)
 
 
-def undo_name(step_id: int, name: str) -> str:
-    """What DBOS records the undo of a step under."""
-    return f"undo:{step_id}:{name}"
+def undo_name(step_id: int, name: str, again: int = 0) -> str:
+    """What DBOS records the undo of a step under; `again` tells later runs of one that failed."""
+    return f"undo:{step_id}:{name}#{again}" if again else f"undo:{step_id}:{name}"
+
+
+def _generation(recorded_name: str) -> int:
+    match = _UNDO.match(recorded_name)
+    return int(match[3] or 0) if match else 0
 
 
 def undone_step(recorded_name: str) -> int | None:
@@ -62,6 +67,24 @@ def undo_outcomes(rows: Iterable[Recorded]) -> dict[int, Recorded]:
         if step_id is not None:
             outcomes[step_id] = row
     return outcomes
+
+
+def settled_undos(
+    rows: Iterable[Recorded], retries: int, resolved: Container[int]
+) -> dict[int, Recorded]:
+    """
+    The recorded undos that stand: those that succeeded, and those that are not to be tried again.
+
+    Args:
+        rows: The history.
+        retries: How often the saga's failed undos were taken up again.
+        resolved: The steps that a person has undone since.
+    """
+    return {
+        step_id: row
+        for step_id, row in undo_outcomes(rows).items()
+        if not row.failed or (_generation(row.name) >= retries and step_id not in resolved)
+    }
 
 
 def is_stale(turn_at: int, rows: Iterable[Recorded]) -> bool:

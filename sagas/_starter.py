@@ -18,7 +18,7 @@ from steps.abc import current_recorder
 from . import _arguments, _catalog, _codec, _dbos, _launch, _pool
 from ._errors import SagaConflictError, SagaUsageError
 from ._handle import SagaHandle, refuse_on_loop
-from ._marks import PREFIX, is_storable_text
+from ._marks import PREFIX, TIMEOUT, is_storable_text
 from ._ticket import Ticket, current_ticket
 
 P = ParamSpec("P")
@@ -55,6 +55,7 @@ class StartOptions:
     priority: int | None = None
     delay: Seconds | None = None
     deduplication_id: str | None = None
+    timeout: Seconds | None = None
     attributes: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -70,7 +71,7 @@ class StartOptions:
             or not 0 < self.priority < 2**31
         ):
             raise SagaUsageError(f"priority must be a whole number from 1, not {self.priority!r}.")
-        _ = self.delay_seconds
+        _ = self.delay_seconds, self.timeout_seconds
         object.__setattr__(self, "attributes", _checked_attributes(self.attributes))
 
     @property
@@ -79,6 +80,20 @@ class StartOptions:
         if self.delay is None:
             return None
         return seconds(self.delay, "delay", zero=True, error=SagaUsageError)
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """The time limit in seconds."""
+        if self.timeout is None:
+            return None
+        return seconds(self.timeout, "timeout", error=SagaUsageError)
+
+    @property
+    def stored(self) -> Mapping[str, Any] | None:
+        """The attributes to start with: the user's, and what a later execution must know."""
+        if self.timeout is None:
+            return self.attributes
+        return {**(self.attributes or {}), TIMEOUT: self.timeout_seconds}
 
 
 def _check_text(value: Any, what: str) -> None:
@@ -277,7 +292,7 @@ class Starter(Generic[P, R_co]):
                 f"No application has registered the queue {queue!r}, so no worker would ever run "
                 f"the saga. Register it once, after launch(): DBOS.register_queue({queue!r})."
             )
-        with _dbos.starting(saga_id, self._options.attributes):
+        with _dbos.starting(saga_id, self._options.stored):
             _dbos.enqueue(
                 queue,
                 self._saga.workflow,
@@ -292,11 +307,11 @@ class Starter(Generic[P, R_co]):
         self, saga_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> SagaHandle[Any]:
         # DBOS.start_workflow would lose the ticket, as it takes no context to its thread.
-        ticket = Ticket()
+        ticket = Ticket(self._options.timeout_seconds)
 
         def run() -> Any:
             current_ticket.set(ticket)
-            with _dbos.starting(saga_id, self._options.attributes):
+            with _dbos.starting(saga_id, self._options.stored):
                 return self._saga.workflow(*args, **kwargs)
 
         future = _pool.submit(contextvars.copy_context().run, run)
@@ -310,9 +325,9 @@ class Starter(Generic[P, R_co]):
     ) -> SagaHandle[Any]:
         await publish_catalog()
         saga_id = self._options.saga_id or str(uuid.uuid4())
-        token = current_ticket.set(Ticket())
+        token = current_ticket.set(Ticket(self._options.timeout_seconds))
         try:
-            with _dbos.starting(saga_id, self._options.attributes):
+            with _dbos.starting(saga_id, self._options.stored):
                 task = await _dbos.start_async(self._saga.workflow, *args, **kwargs)
             return SagaHandle(saga_id, task=task)
         except _dbos.InUse:

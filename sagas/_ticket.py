@@ -11,9 +11,13 @@ class Ticket:
     Proof that the execution which redeems it was created by the very call that issued it.
 
     Only such an execution may skip the look at its row: every other may have marks to obey.
+
+    Attributes:
+        timeout: The time limit that it was started with, in seconds; None: its definition's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float | None = None) -> None:
+        self.timeout = timeout
         self.used = False
         self._settled = threading.Event()
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from steps._attempts import Codec
-from steps._errors import OutcomeUnknownError, RetriesExhaustedError
 
 from ._control import Fault
 
@@ -23,6 +22,8 @@ class Progress:
     """There was no checkpoint: DBOS called the step's function."""
     returned: bool = False
     """The body returned; what goes wrong after that is no failure of the step."""
+    result: Any = None
+    """What the body returned."""
     error: BaseException | None = None
     """What the function raised, for DBOS to record."""
 
@@ -51,10 +52,3 @@ def is_unseen(task: asyncio.Task[Any], error: BaseException) -> bool:
     if not task.done() or task.cancelled() or not unseen:
         return False
     return task.exception() is error
-
-
-def outcome_unknown(error: Exception) -> bool:
-    """Whether a step says that it does not know whether it took effect."""
-    if isinstance(error, RetriesExhaustedError):
-        return isinstance(error.errors[-1], OutcomeUnknownError)
-    return isinstance(error, OutcomeUnknownError)

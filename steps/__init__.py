@@ -12,6 +12,7 @@ from ._errors import (
 )
 from ._policy import RetryPolicy
 from ._step import Step, idempotency_key
+from ._wait import receive, receive_async, sleep, sleep_async
 
 __all__ = [
     "NonRetryableError",
@@ -24,6 +25,10 @@ __all__ = [
     "StepFailedError",
     "StepTimeoutError",
     "idempotency_key",
+    "receive",
+    "receive_async",
+    "sleep",
+    "sleep_async",
     "step",
 ]
 

@@ -165,6 +165,7 @@ async def run_attempts(
     codec: Codec,
     before: Callable[[], None] = lambda: None,
     failed: Callable[[int, Exception], None] = lambda _count, _error: None,
+    pause: Callable[[float], Awaitable[None]] | None = None,
 ) -> Any:
     """
     The result of the first attempt that succeeds.
@@ -177,6 +178,7 @@ async def run_attempts(
         codec: What the error must survive.
         before: Called before each attempt; what it raises ends the loop.
         failed: Called after each attempt that failed, with its number and error.
+        pause: Waits so many seconds before the next attempt; default: the mode's own.
 
     Returns:
         The result; as `Retried` when it took more than one attempt.
@@ -186,6 +188,7 @@ async def run_attempts(
         StepFailedError: The final error cannot be stored.
         Exception: The final error itself, where no retry was allowed.
     """
+    pause = mode.sleep if pause is None else pause
     errors: list[Exception] = []
     count = 0
     while True:
@@ -206,6 +209,6 @@ async def run_attempts(
             errors = [*errors[1 - RetriesExhaustedError.KEPT :], failure]
             if retry.is_exhausted(count):
                 raise RetriesExhaustedError(name, count, errors) from error
-            await mode.sleep(retry.delay(count, error, random.random()))
+            await pause(retry.delay(count, error, random.random()))
         else:
             return result if count == 1 else Retried(result, count)

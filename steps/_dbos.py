@@ -64,3 +64,23 @@ async def run_async(reservation: Any, name: str, body: Callable[[], Awaitable[An
         return await body()
 
     return await reservation.run_async({"name": name}, on_loop)
+
+
+def receive(topic: str, seconds: float) -> Any:
+    """The next message on a topic, in a plain workflow; None if none comes in time."""
+    return DBOS.recv(topic, seconds)
+
+
+async def receive_async(topic: str, seconds: float) -> Any:
+    """`receive`, on the event loop."""
+    return await DBOS.recv_async(topic, seconds)
+
+
+def sleep(seconds: float) -> None:
+    """Wait durably, in a plain workflow."""
+    DBOS.sleep(seconds)
+
+
+async def sleep_async(seconds: float) -> None:
+    """`sleep`, on the event loop."""
+    await DBOS.sleep_async(seconds)

@@ -26,6 +26,9 @@ log = logging.getLogger("sagas")
 GRACE = 5.0
 """Seconds that a body may go on after its limit before it is left behind."""
 
+MOMENT = 0.05
+"""Seconds in which an async body that obeys its cancellation ends."""
+
 
 def _without_dbos() -> Context:
     fresh = Context()
@@ -33,6 +36,11 @@ def _without_dbos() -> Context:
         if not variable.name.startswith("dbos_"):
             fresh.run(variable.set, value)
     return fresh
+
+
+def run_on_daemon(job: Callable[[], None]) -> None:
+    """Run `job`, which raises nothing, on a thread that does not keep the process alive."""
+    _Worker.run(job)
 
 
 class _Worker:
@@ -43,7 +51,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="sagas-undo", daemon=True).start()
+        threading.Thread(target=self._work, name="sagas-body", daemon=True).start()
 
     @classmethod
     def run(cls, job: Callable[[], None]) -> None:
@@ -102,26 +110,56 @@ class _Attempt:
         return self.result
 
 
-def _limited_blocking(fn: Callable[[], Any], name: str, timeout: float, grace: float) -> Any:
+class Leftover:
+    """
+    A body that went on after its limit.
+
+    Attributes:
+        name: Whose.
+    """
+
+    def __init__(self, name: str, ended: threading.Event | asyncio.Future[Any]) -> None:
+        self.name = name
+        self._ended = ended
+
+    async def wait(self, mode: Mode, seconds: float) -> bool:
+        """Wait for its end, at most so many seconds; whether it has ended."""
+        ended = self._ended
+        if isinstance(ended, threading.Event):
+            return bool(await mode.call(lambda: ended.wait(seconds), False))
+        await asyncio.wait({ended}, timeout=seconds)
+        return ended.done()
+
+
+LeftBehind = Callable[[Leftover], None]
+
+
+def _limited_blocking(
+    fn: Callable[[], Any], name: str, timeout: float, grace: float, left_behind: LeftBehind
+) -> Any:
     attempt = _Attempt(name, fn)
     if attempt.ended.wait(min(timeout, threading.TIMEOUT_MAX)):
         return attempt.outcome()
     if not attempt.ended.wait(grace):
         attempt.abandoned = True
         log.warning("%s ignores its limit of %g s; it is left behind.", name, timeout)
+        left_behind(Leftover(name, attempt.ended))
     raise StepTimeoutError(name, timeout)
 
 
-async def _limited_on_loop(fn: Callable[[], Any], name: str, timeout: float, grace: float) -> Any:
+async def _limited_on_loop(
+    fn: Callable[[], Any], name: str, timeout: float, grace: float, left_behind: LeftBehind
+) -> Any:
     body = asyncio.ensure_future(fn())
     try:
         done, _ = await asyncio.wait({body}, timeout=timeout)
         if not done:
             body.cancel()
-            done, _ = await asyncio.wait({body}, timeout=grace)
+            done, _ = await asyncio.wait({body}, timeout=max(grace, MOMENT))
             if not done:
                 log.warning("%s ignores its limit of %g s; it is left behind.", name, timeout)
                 body.add_done_callback(lambda late: _report(late, name))
+                left_behind(Leftover(name, body))
             elif not body.cancelled():
                 body.exception()
             raise StepTimeoutError(name, timeout)
@@ -146,6 +184,7 @@ async def limited(
     name: str,
     timeout: float,
     grace: float = GRACE,
+    left_behind: LeftBehind = lambda _: None,
 ) -> Any:
     """
     The result of `fn`, if it comes in time.
@@ -157,6 +196,7 @@ async def limited(
         name: For messages.
         timeout: Seconds it may take.
         grace: Seconds it may go on after that before it is left behind.
+        left_behind: Told of a body that is left behind.
 
     Cancellation:
         An async body is cancelled with its caller; a sync one goes on.
@@ -165,5 +205,7 @@ async def limited(
         StepTimeoutError: It did not.
     """
     if is_async:
-        return await _limited_on_loop(fn, name, timeout, grace)
-    return await mode.call(lambda: _limited_blocking(fn, name, timeout, grace), False)
+        return await _limited_on_loop(fn, name, timeout, grace, left_behind)
+    return await mode.call(
+        lambda: _limited_blocking(fn, name, timeout, grace, left_behind), False
+    )

@@ -75,6 +75,14 @@ class CompensationRecorder(Protocol):
         """Reserve a step of an async saga now; the coroutine runs it or returns its outcome."""
         ...
 
+    def wait(self, topic: str | None, seconds: float | None) -> Any:
+        """Wait in a sync saga for a message on a topic; without one, for the time to pass."""
+        ...
+
+    def wait_async(self, topic: str | None, seconds: float | None) -> Coroutine[Any, Any, Any]:
+        """`wait`, in an async saga."""
+        ...
+
 
 current_recorder: ContextVar[CompensationRecorder | None] = ContextVar(
     "sagas_recorder", default=None

@@ -1,0 +1,454 @@
+"""
+How a running saga runs one step, or one undo, and what became of it.
+
+Everything that decides happens inside the function that DBOS runs for the step, so only where
+there is no checkpoint yet: its outcome is what DBOS records and replays. It first asks whether
+the body may begin at all (`_settling.first_move`), then makes the attempts, and then asks what it
+means if none succeeded (`_settling.after_failure`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from steps._attempts import describe, run_attempts, type_name
+from steps._errors import StepFailedError
+from steps._timeout import GRACE, limited
+from steps._unknown import NOT_DONE
+from steps.abc import Compensation, Retried, StepCall, current_key
+
+from . import _dbos, _kept
+from ._control import Fault, Interrupted, TurnRound
+from ._errors import SagaFailedError
+from ._flight import InFlight
+from ._outcome import stop_of, stopped_step
+from ._settling import Move, Verdict, after_failure, first_move, says_nothing
+from ._verdict import Progress, check_storable
+
+if TYPE_CHECKING:
+    from ._context import SagaRun
+
+log = logging.getLogger("sagas")
+
+RESOLVED = "resolved"
+ENVELOPE = "__sagas__"
+
+_OTHER_CALL = (
+    "step {} {!r} was recorded with other arguments than it is called with now: the branches of "
+    "the saga came to it in another order. Start branches in a fixed order (asyncio.as_completed "
+    "and asyncio.wait have none for bare coroutines), or make each a saga of its own"
+)
+
+
+async def perform(
+    run: SagaRun, reservation: Any, call: StepCall, fingerprint: str | None = None
+) -> Any:
+    """
+    Run a step, or return its recorded outcome, and keep its undo.
+
+    Args:
+        run: The saga.
+        reservation: The step's ID.
+        call: The step.
+        fingerprint: Tells the call from others, where it is made in a branch of a concurrent saga.
+
+    Raises:
+        Exception: The step failed, and that is recorded.
+        Fault: The machinery failed.
+        BaseException: This execution is over.
+    """
+    step_id: int = reservation.step_id
+    progress = Progress()
+    in_doubt = not (run.live or run.first)
+
+    async def body() -> Any:
+        progress.invoked = True
+        if run.turn is not None:
+            raise TurnRound  # all that began was recorded before the turn: this did not
+        result = await _once(run, step_id, call.name, progress, functools.partial(
+            _conduct, run, step_id, call, progress, in_doubt=in_doubt
+        ))
+        if fingerprint is None:
+            return result
+        if isinstance(result, Retried):
+            return replace(result, call=fingerprint)
+        return Retried(result, 1, fingerprint)
+
+    try:
+        outcome = await run.host.run(reservation, call.name, body)
+    except BaseException as error:
+        _keep_refused(run, step_id, call.name, error, progress)
+        await _sort_out(run, error, step_id, call.name, progress)
+        run.heard = run.heard or progress.invoked
+        if call.attempted and call.undo is not None and isinstance(error, Exception):
+            found = stop_of(error)
+            if found is None or found[1]:
+                run.stack.push(step_id, call.undo(None))
+        raise
+    run.heard = run.heard or progress.invoked
+    result = outcome
+    if isinstance(outcome, Retried):
+        result = outcome.result
+        if outcome.call is not None and outcome.call != fingerprint:
+            _fault(run, Fault(_OTHER_CALL.format(step_id, call.name)), None)
+    if not run.fresh:
+        run.passed[step_id] = call.name
+    if call.undo is not None:
+        run.stack.push(step_id, call.undo(result))
+    return result
+
+
+async def _once(
+    run: SagaRun,
+    key: int,
+    name: str,
+    progress: Progress,
+    conduct: Callable[[], Coroutine[Any, Any, Any]],
+) -> Any:
+    """What `conduct` gives, or what it gave an execution whose checkpoint was refused."""
+    kept = _kept.take(run.saga_id, key, name)
+    try:
+        result = await conduct() if kept is None else kept.get()
+    except Exception as error:
+        progress.error = error
+        raise
+    progress.returned = True
+    progress.result = result
+    return result
+
+
+def _keep_refused(
+    run: SagaRun, key: int, name: str, error: BaseException, progress: Progress
+) -> None:
+    if not isinstance(error, _dbos.LOST):
+        return
+    if progress.returned:
+        _kept.keep(run.saga_id, key, name, _kept.Kept(value=progress.result))
+    elif isinstance(progress.error, Exception) and stop_of(progress.error) is None:
+        _kept.keep(run.saga_id, key, name, _kept.Kept(error=progress.error))
+
+
+async def _conduct(
+    run: SagaRun, step_id: int, call: StepCall, progress: Progress, *, in_doubt: bool
+) -> Any:
+    """
+    The outcome of a step that has no checkpoint.
+
+    Raises:
+        Exception: The step's failure.
+        SagaFailedError: The saga is stopped, and the step is not begun, or not tried again.
+        Fault: Nobody can say what became of it.
+    """
+    if step_id in run.resolved:
+        raise StepFailedError("resolved", run.resolved[step_id].note)
+    stop = run.stopping()
+    move = Move.RUN
+    if in_doubt or stop is not None:
+        move = first_move(
+            in_doubt=in_doubt,
+            stopping=stop is not None,
+            dead_letter=run.dead_letter,
+            undoable=call.undo is not None,
+            has_probe=call.probe is not None,
+            attempted=call.attempted,
+        )
+    if move is Move.PARK:
+        raise Fault(
+            f"step {step_id} {call.name!r} was begun again and again, and each time its process "
+            f"ended before it did; it is not run once more, so whether it took effect is not "
+            f"known. Find out; then `resolve` it if its effect is not there or is undone by hand, "
+            f"or `retry` the saga to run it again under the same key",
+            step_id=step_id,
+        )
+    if move in (Move.ASK_THEN_RUN, Move.ASK_THEN_REFUSE):
+        answer = await _ask(run, step_id, call)
+        if answer is not NOT_DONE:
+            return answer
+    if stop is not None and move in (Move.REFUSE, Move.REFUSE_BEGUN, Move.ASK_THEN_REFUSE):
+        began = move is Move.REFUSE_BEGUN
+        raise stopped_step(run.saga_id, run.name, stop, began=began)
+    return await _try(run, step_id, call, settling=move is Move.SETTLE)
+
+
+async def _try(run: SagaRun, step_id: int, call: StepCall, *, settling: bool) -> Any:
+    flight = InFlight(call.name, datetime.now(UTC))
+
+    async def attempt() -> Any:
+        if run.leftovers:
+            await run.await_leftovers()
+        if call.timeout is None:
+            return await run.host.mode.call(call.body, call.is_async)
+        return await limited(
+            run.host.mode,
+            call.body,
+            call.is_async,
+            name=call.name,
+            timeout=call.timeout,
+            grace=0,
+            left_behind=run.leftovers.append,
+        )
+
+    def before() -> None:
+        run.check()
+        stop = None if settling else run.stopping()
+        if stop is not None:
+            raise stopped_step(run.saga_id, run.name, stop, began=flight.failed > 0)
+
+    try:
+        return await _attempts(run, step_id, call, attempt, flight, before)
+    except Exception as error:
+        verdict = after_failure(
+            flight.error,
+            any_unknown=flight.unknown,
+            settling=settling,
+            has_probe=call.probe is not None,
+            attempted=call.attempted and call.undo is not None,
+        )
+        if verdict is Verdict.PARK:
+            raise Fault(_unknown(step_id, call.name, flight.error or error), step_id) from error
+        if verdict is Verdict.ASK:
+            answer = await _ask(run, step_id, call)
+            if answer is not NOT_DONE:
+                return answer
+        raise
+
+
+def _unknown(step_id: int, name: str, error: Exception) -> str:
+    return (
+        f"step {step_id} {name!r} does not know whether it took effect: {type_name(error)}: "
+        f"{describe(error)}. Find out; then `resolve` it if its effect is not there or is undone "
+        f"by hand, or `retry` the saga to run it again under the same key"
+    )
+
+
+async def _ask(run: SagaRun, step_id: int, call: StepCall) -> Any:
+    """
+    What the step's probe answers: the step's result, or NOT_DONE.
+
+    It is part of settling: exempt from what has stopped the saga, and tried as an undo is.
+    """
+    probe = call.probe
+    assert probe is not None, "there is one to be asked"
+    if run.leftovers:
+        await run.await_leftovers()
+    name = f"probe of {call.name}"
+    flight = InFlight(name, datetime.now(UTC), settling=True)
+
+    async def attempt() -> Any:
+        return await limited(
+            run.host.mode,
+            probe,
+            call.probe_is_async,
+            name=name,
+            timeout=call.undo_timeout,
+            grace=min(call.undo_timeout, GRACE),
+        )
+
+    asked = replace(call, name=name, retry=call.undo_retry)
+    try:
+        answer = await _attempts(run, step_id, asked, attempt, flight, run.check)
+    except Exception as error:
+        raise Fault(
+            f"step {step_id} {call.name!r} may have taken effect, and its probe failed for good: "
+            f"{describe(error)}. Mend the probe and `retry` the saga, or `resolve` the step",
+            step_id,
+        ) from error
+    return answer.result if isinstance(answer, Retried) else answer
+
+
+async def _attempts(
+    run: SagaRun,
+    step_id: int,
+    call: StepCall,
+    attempt: Callable[[], Coroutine[Any, Any, Any]],
+    flight: InFlight,
+    before: Callable[[], None],
+) -> Any:
+    token = current_key.set(f"{run.saga_id}:{step_id}")
+    run.in_flight[step_id] = flight
+
+    def failed(count: int, error: Exception) -> None:
+        flight.failed, flight.error = count, error
+        flight.unknown = flight.unknown or says_nothing(error)
+        if run.compensating or flight.settling:
+            log.warning("Saga %s: %s failed, attempt %d: %r", run.saga_id, call.name, count, error)
+
+    try:
+        result = await run_attempts(
+            run.host.mode,
+            attempt,
+            name=call.name,
+            retry=call.retry,
+            codec=run.codec,
+            before=before,
+            failed=failed,
+            pause=functools.partial(run.pause, until=lambda: run.is_resolved(step_id)),
+        )
+    finally:
+        run.in_flight.pop(step_id, None)
+        current_key.reset(token)
+    check_storable(run.codec, step_id, call.name, result)
+    return result
+
+
+class _ByHand(BaseException):
+    """A person has undone the step whose undo is being tried."""
+
+
+async def undo(
+    run: SagaRun, reservation: Any, name: str, step_id: int, what: Compensation
+) -> None:
+    """
+    Run one undo as a step of its own.
+
+    Raises:
+        Exception: It failed for good, and that is recorded.
+        Fault: The machinery failed.
+    """
+    progress = Progress()
+    call = StepCall(name, what.undo, str, what.is_async, what.retry, None)
+
+    async def conduct() -> Any:
+        flight = InFlight(name, datetime.now(UTC))
+        try:
+            return await _attempts(
+                run, step_id, call, functools.partial(_undo_once, run, name, what), flight, before
+            )
+        except _ByHand:
+            return by_hand(run, step_id)
+
+    def before() -> None:
+        run.check()
+        if run.is_resolved(step_id):
+            raise _ByHand
+
+    async def body() -> Any:
+        progress.invoked = True
+        return await _once(run, 0, name, progress, conduct)
+
+    try:
+        await run.host.run(reservation, name, body)
+    except BaseException as error:
+        _keep_refused(run, 0, name, error, progress)
+        await _sort_out(run, error, reservation.step_id, name, progress)
+        raise
+
+
+def by_hand(run: SagaRun, step_id: int) -> dict[str, Any]:
+    """What is recorded of an undo that a person has done."""
+    resolution = run.resolved[step_id]
+    return {ENVELOPE: RESOLVED, "note": resolution.note, "by": resolution.by}
+
+
+async def _undo_once(run: SagaRun, name: str, what: Compensation) -> None:
+    async def limit(fn: Callable[[], Any], is_async: bool) -> Any:
+        return await limited(
+            run.host.mode,
+            fn,
+            is_async,
+            name=name,
+            timeout=what.timeout,
+            grace=min(what.timeout, GRACE),
+        )
+
+    result = await limit(what.undo, what.is_async)
+    if not inspect.isawaitable(result):
+        return
+    if run.is_async:  # a lambda around an async function, say
+        await limit(lambda: result, True)
+        return
+    if inspect.iscoroutine(result):
+        result.close()
+    raise Fault(
+        f"{name} returned an awaitable, which a sync saga cannot await, so nothing was "
+        f"undone. Make the undo a plain function"
+    )
+
+
+async def _sort_out(
+    run: SagaRun, error: BaseException, step_id: int, name: str, progress: Progress
+) -> None:
+    """
+    Tell a failure of the step, which the body may handle, from all else.
+
+    Raises:
+        Fault: The machinery failed.
+    """
+    if not isinstance(error, Exception):
+        # DBOS's control flow, ours, or the end of this execution.
+        if not isinstance(error, asyncio.CancelledError):
+            run.stop = run.stop or error
+        return
+    _refuse_mismatch(run, error, step_id, name)
+    if progress.error is not error and (
+        progress.invoked or not await _is_recorded(run, error, step_id)
+    ):
+        _stop_for(run, error, step_id, name)
+    if not run.fresh:
+        run.passed[step_id] = name
+    run.raised.append((error, step_id, name))
+
+
+def not_received(run: SagaRun, error: BaseException, step_id: int) -> None:
+    """
+    Sort out what DBOS raised in a wait, which is never a failure of the saga.
+
+    Raises:
+        Fault: The machinery failed.
+    """
+    if not isinstance(error, Exception):
+        if not isinstance(error, asyncio.CancelledError):
+            run.stop = run.stop or error
+        return
+    _refuse_mismatch(run, error, step_id, "receive")
+    _stop_for(run, error, step_id, "receive")
+
+
+def _refuse_mismatch(run: SagaRun, error: Exception, step_id: int, name: str) -> None:
+    if isinstance(error, _dbos.MISMATCH):
+        reason = (
+            f"the saga's code does not match its history at step {step_id} {name!r} ({error}). "
+            f"Bring back the code it began with, or use DBOS.patch for the change"
+        )
+        _fault(run, Fault(reason), error)
+
+
+def _stop_for(run: SagaRun, error: Exception, step_id: int, name: str) -> NoReturn:
+    """Stop, as DBOS could not read or record a step."""
+    run.check()  # after a shutdown the database is closed
+    if not isinstance(error, _dbos.UNAVAILABLE):
+        reason = f"step {step_id} {name!r} cannot be recorded or read: {error!r}"
+        _fault(run, Fault(reason), error)
+    log.error(
+        "Saga %s stops at step %d %r, as the database failed: %r. It goes on once the database "
+        "answers.",
+        run.saga_id,
+        step_id,
+        name,
+        error,
+    )
+    run.stop = run.stop or Interrupted(str(error))
+    raise run.stop from error
+
+
+def _fault(run: SagaRun, fault: Fault, cause: BaseException | None) -> NoReturn:
+    run.stop = run.stop or fault
+    raise run.stop from cause
+
+
+async def _is_recorded(run: SagaRun, error: Exception, step_id: int) -> bool:
+    """Whether a step that was not run here raised what was recorded of it."""
+    if run.fresh:
+        return False
+    try:
+        recorded = await run.host.ask(_dbos.list_steps, run.saga_id)
+    except Exception:
+        return False
+    return any(r["function_id"] == step_id and type(r["error"]) is type(error) for r in recorded)
