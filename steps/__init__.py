@@ -10,12 +10,16 @@ from ._errors import (
     StepFailedError,
     StepTimeoutError,
 )
+from ._key import idempotency_key
 from ._policy import RetryPolicy
-from ._step import Step, idempotency_key
+from ._step import Step
+from ._unknown import NOT_DONE, NotDone
 from ._wait import receive, receive_async, sleep, sleep_async
 
 __all__ = [
+    "NOT_DONE",
     "NonRetryableError",
+    "NotDone",
     "OutcomeUnknownError",
     "RetriesExhaustedError",
     "RetryPolicy",

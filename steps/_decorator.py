@@ -7,6 +7,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from ._policy import RetryPolicy, Seconds
 from ._step import Step
+from ._unknown import UndoWhen
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -101,7 +102,10 @@ def step(
     *,
     undo: Any = None,
     name: str | None = None,
+    timeout: Seconds | None = None,
     retry: RetryPolicy | None = None,
+    undo_when: UndoWhen | None = None,
+    probe: Any = None,
     undo_retry: RetryPolicy | None = None,
     undo_timeout: Seconds | None = None,
 ) -> Any:
@@ -136,7 +140,10 @@ def step(
     options: dict[str, Any] = {
         "undo": undo,
         "name": name,
+        "timeout": timeout,
         "retry": retry,
+        "undo_when": undo_when,
+        "probe": probe,
         "undo_retry": undo_retry,
         "undo_timeout": undo_timeout,
     }

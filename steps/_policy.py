@@ -152,3 +152,17 @@ FOR_EVER = RetryPolicy(max_attempts=None)
 
 UNDO_TIMEOUT = 300.0
 """Seconds that one attempt of an undo may take unless it is told otherwise."""
+
+
+def policy_or(policy: Any, what: str, default: RetryPolicy) -> RetryPolicy:
+    """
+    `policy`, or `default` where none was given.
+
+    Raises:
+        StepDefinitionError: It is something else.
+    """
+    if policy is None:
+        return default
+    if not isinstance(policy, RetryPolicy):
+        raise StepDefinitionError(f"{what} takes a RetryPolicy, not {policy!r}.")
+    return policy

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import functools
 import inspect
-import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextvars import Token
 from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from . import _dbos
-from ._attempts import run_attempts
-from ._errors import StepDefinitionError, StepError
+from ._errors import StepDefinitionError
 from ._fingerprint import fingerprint
-from ._mode import ASYNC_MARK, BLOCKING, ON_LOOP, is_async
+from ._key import PlainKey
+from ._mode import ASYNC_MARK, is_async
 from ._names import Names, check_name
-from ._policy import FOR_EVER, ONE_ATTEMPT, UNDO_TIMEOUT, RetryPolicy, Seconds, seconds
+from ._plain_workflow import run_in_workflow
+from ._policy import FOR_EVER, ONE_ATTEMPT, UNDO_TIMEOUT, RetryPolicy, Seconds, policy_or, seconds
+from ._probe import Probe, plan_probe
 from ._undo import Undo, plan_undo
-from .abc import Compensation, Retried, StepCall, current_key, current_recorder
+from ._unknown import NotDone, UndoWhen, check_choice, checked_undo_when
+from .abc import Compensation, StepCall, current_key, current_recorder
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -34,38 +35,6 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
 
 _names = Names("step", StepDefinitionError, per_module=True)
-
-
-def idempotency_key() -> str:
-    """
-    The key of the step, or undo, that is running here: `"{saga_id}:{step_id}"`.
-
-    It is the same in every attempt, after every crash, and in the undo of that step. Hand it to
-    whatever the step calls, so that a second attempt is recognised. In a step that is called as
-    a plain function it is a new one for each call.
-
-    Raises:
-        StepError: No step is running here.
-    """
-    key = current_key.get()
-    if key is None:
-        raise StepError(
-            "idempotency_key() was called outside a step: only a step or its undo has a key."
-        )
-    return key
-
-
-class _PlainKey:
-    """A key of its own for a step that is called as a plain function."""
-
-    def __enter__(self) -> None:
-        self._token: Token[str | None] | None = None
-        if current_key.get() is None:
-            self._token = current_key.set(f"plain-call:{uuid.uuid4()}")
-
-    def __exit__(self, *_: object) -> None:
-        if self._token is not None:
-            current_key.reset(self._token)
 
 
 class Step(Generic[P, R_co]):
@@ -83,7 +52,10 @@ class Step(Generic[P, R_co]):
         *,
         undo: Callable[..., object] | None,
         name: str | None,
+        timeout: Seconds | None,
         retry: RetryPolicy | None,
+        undo_when: UndoWhen | None,
+        probe: Callable[..., object] | None,
         undo_retry: RetryPolicy | None,
         undo_timeout: Seconds | None,
     ) -> None:
@@ -103,14 +75,19 @@ class Step(Generic[P, R_co]):
         setattr(self, ASYNC_MARK, self.is_async)
         self._signature = inspect.signature(self._fn)
         self._plain_names = _plain_names(self._signature)
-        self._retry = _policy(retry, "retry", ONE_ATTEMPT)
-        self._undo_retry = _policy(undo_retry, "undo_retry", FOR_EVER)
+        self._retry = policy_or(retry, "retry", ONE_ATTEMPT)
+        self._undo_retry = policy_or(undo_retry, "undo_retry", FOR_EVER)
         self._undo_timeout = seconds(
             UNDO_TIMEOUT if undo_timeout is None else undo_timeout, "undo_timeout"
         )
+        self._timeout = None if timeout is None else seconds(timeout, "timeout")
+        self._undo_when = checked_undo_when(undo_when, self.name)
         self._static = isinstance(fn, staticmethod)
         self._class = isinstance(fn, classmethod)
         self._undo: Undo | None = None
+        self._probe: Probe | None = None
+        if probe is not None:
+            self._set_probe(probe)
         if undo is not None:
             self._set_undo(undo, method=False)
         _names.claim(self.name, self._fn, given=name is not None)
@@ -168,17 +145,59 @@ class Step(Generic[P, R_co]):
         self._set_undo(fn, method=self._is_method())
         return fn
 
+    @overload
+    def probe(
+        self: Step[Q, Coroutine[Any, Any, T]], fn: Callable[Q, Awaitable[T | NotDone]], /
+    ) -> Callable[Q, Awaitable[T | NotDone]]: ...
+    @overload
+    def probe(
+        self: Step[Q, Coroutine[Any, Any, T]], fn: Callable[Q, T | NotDone], /
+    ) -> Callable[Q, T | NotDone]: ...
+    @overload
+    def probe(self: Step[Q, T], fn: Callable[Q, T | NotDone], /) -> Callable[Q, T | NotDone]: ...
+
+    def probe(self, fn: Any, /) -> Any:
+        """
+        Declare the probe of this step below it (and above its undo); the form for methods.
+
+        `def find(self, order)` finds out what became of a method `def reserve(self, order)`. The
+        function itself stays what it is.
+
+        Raises:
+            StepDefinitionError: The step has a probe already, or `undo_when`, or this one does
+                not fit.
+        """
+        if self._probe is not None:
+            raise StepDefinitionError(
+                f"Step {self.name!r} has a probe already: {self._probe.fn!r}. A step has one probe."
+            )
+        self._set_probe(fn)
+        return fn
+
     def _is_method(self) -> bool:
         first = next(iter(self._signature.parameters), "")
         return self._class or (not self._static and first in ("self", "cls"))
 
     def _set_undo(self, fn: Any, *, method: bool) -> None:
-        if isinstance(fn, staticmethod | classmethod):
-            fn = fn.__func__
-        if isinstance(fn, Step):
-            fn = fn._fn
-        self._undo = plan_undo(
-            fn, self._signature, self.name, step_is_async=self.is_async, method=method
+        fn = _bare(fn)
+        undo = plan_undo(fn, self._signature, self.name, step_is_async=self.is_async, method=method)
+        self._check_choice(undo, self._probe)
+        self._undo = undo
+
+    def _set_probe(self, fn: Any) -> None:
+        probe = plan_probe(
+            _bare(fn),
+            self._signature,
+            self.name,
+            step_is_async=self.is_async,
+            method=self._is_method(),
+        )
+        self._check_choice(self._undo, probe)
+        self._probe = probe
+
+    def _check_choice(self, undo: Undo | None, probe: Probe | None) -> None:
+        check_choice(
+            self.name, timeout=self._timeout, undo=undo, undo_when=self._undo_when, probe=probe
         )
 
     @overload
@@ -224,15 +243,16 @@ class Step(Generic[P, R_co]):
         _refuse_foreign_thread(self)
         if self.is_async:
             return self._plainly_async(args, kwargs)  # type: ignore[return-value]
-        with _PlainKey():
+        with PlainKey():
             result: R_co = self._fn(*args, **kwargs)
             return result
 
     async def _plainly_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with _PlainKey():
+        with PlainKey():
             return await self._fn(*args, **kwargs)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepCall:
+        probe = self._probe
         return StepCall(
             name=self.name,
             body=functools.partial(self._fn, *args, **kwargs),
@@ -240,6 +260,12 @@ class Step(Generic[P, R_co]):
             is_async=self.is_async,
             retry=self._retry,
             undo=self._compensation(args, kwargs) if self._undo is not None else None,
+            timeout=self._timeout,
+            attempted=self._undo_when == "attempted",
+            probe=None if probe is None else functools.partial(probe.fn, *args, **kwargs),
+            probe_is_async=probe is not None and probe.is_async,
+            undo_retry=self._undo_retry,
+            undo_timeout=self._undo_timeout,
         )
 
     def _compensation(
@@ -271,29 +297,14 @@ class Step(Generic[P, R_co]):
     def _in_plain_workflow(
         self, workflow_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        reservation = _dbos.reserve()
-        mode = ON_LOOP if self.is_async else BLOCKING
-        body = functools.partial(self._fn, *args, **kwargs)
-
-        async def attempt() -> Any:
-            token = current_key.set(f"{workflow_id}:{reservation.step_id}")
-            try:
-                return await mode.call(body, self.is_async)
-            finally:
-                current_key.reset(token)
-
-        def attempts() -> Awaitable[Any]:
-            return run_attempts(
-                mode, attempt, name=self.name, retry=self._retry, codec=_dbos.PICKLE
-            )
-
-        if not self.is_async:
-            return _unwrap(_dbos.run(reservation, self.name, attempts))
-
-        async def on_loop() -> Any:
-            return _unwrap(await _dbos.run_async(reservation, self.name, attempts))
-
-        return on_loop()
+        return run_in_workflow(
+            workflow_id,
+            functools.partial(self._fn, *args, **kwargs),
+            name=self.name,
+            is_async=self.is_async,
+            retry=self._retry,
+            timeout=self._timeout,
+        )
 
 
 def _plain_names(signature: inspect.Signature) -> tuple[str, ...] | None:
@@ -304,21 +315,16 @@ def _plain_names(signature: inspect.Signature) -> tuple[str, ...] | None:
     return tuple(signature.parameters)
 
 
+def _bare(fn: Any) -> Any:
+    """The function of a step, a static or a class method that serves as an undo or a probe."""
+    if isinstance(fn, staticmethod | classmethod):
+        fn = fn.__func__
+    return fn._fn if isinstance(fn, Step) else fn
+
+
 def undone_step_name(name: str) -> bool:
     """Whether a name is one under which undos are recorded."""
     return name.startswith("undo:")
-
-
-def _unwrap(outcome: Any) -> Any:
-    return outcome.result if isinstance(outcome, Retried) else outcome
-
-
-def _policy(policy: Any, what: str, default: RetryPolicy) -> RetryPolicy:
-    if policy is None:
-        return default
-    if not isinstance(policy, RetryPolicy):
-        raise StepDefinitionError(f"{what} takes a RetryPolicy, not {policy!r}.")
-    return policy
 
 
 def _plain_function(fn: Any) -> Callable[..., Any]:

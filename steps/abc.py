@@ -30,7 +30,26 @@ class StepCall:
     retry: RetryPolicy
     """How often to try `body`."""
     undo: Callable[[Any], Compensation] | None
-    """Given the step's ID and then its result, what undoes it; None where nothing does."""
+    """
+    Given the step's result, what undoes it; None where nothing does.
+
+    Where an attempted call is undone too, the result may be None: see `attempted`.
+    """
+    timeout: float | None = None
+    """Seconds that one attempt of `body` may take; None: no limit."""
+    attempted: bool = False
+    """Whether every call that was begun is to be undone, with None where there is no result."""
+    probe: Callable[[], Any] | None = None
+    """
+    The probe with the very arguments of the call: it returns the result if the step happened, and
+    `NOT_DONE` if not. None where the step has none.
+    """
+    probe_is_async: bool = False
+    """Whether `probe` returns an awaitable."""
+    undo_retry: RetryPolicy = FOR_EVER
+    """How often to try the undo, or the probe."""
+    undo_timeout: float = UNDO_TIMEOUT
+    """Seconds that one attempt of the undo, or of the probe, may take."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,9 @@ SAGAS = [
 ]
 
 STEPS = [
+    "NOT_DONE",
     "NonRetryableError",
+    "NotDone",
     "OutcomeUnknownError",
     "RetriesExhaustedError",
     "RetryPolicy",
