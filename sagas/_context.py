@@ -53,6 +53,7 @@ class SagaRun:
         raised: The errors that steps handed to the body, with the step's ID and name.
         dead_letter: Whether it was given up, as its process died again and again.
         heard: Whether an outcome was got that no earlier execution can have had.
+        struggling: Whether it is marked as needing attention for an undo that fails.
         leftovers: Bodies that went on after their limit.
     """
 
@@ -73,6 +74,7 @@ class SagaRun:
         self.resolved: Mapping[int, Resolution] = {}
         self.retries = 0
         self.dead_letter = False
+        self.struggling = False
         self.heard = False
         self.leftovers: list[Leftover] = []
         self.waiting: Waiting | None = None

@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextvars import Context, copy_context
+from datetime import datetime
 from typing import Any, Protocol, TypeVar, cast
 
 from dbos import (
@@ -294,6 +295,48 @@ def light_row(saga_id: str) -> Any:
     """The workflow's row without its arguments and result, which may be large; None: it is gone."""
     rows = DBOS.list_workflows(workflow_ids=[saga_id], load_input=False, load_output=False)
     return rows[0] if rows else None
+
+
+def light_rows(saga_ids: Sequence[str]) -> list[Any]:
+    """The rows of these workflows that there are, likewise."""
+    return list(
+        DBOS.list_workflows(workflow_ids=list(saga_ids), load_input=False, load_output=False)
+    )
+
+
+def rows_with(attributes: Mapping[str, Any], executor_id: str) -> list[Any]:
+    """The running workflows of an executor that have these attributes; on PostgreSQL only."""
+    return list(
+        DBOS.list_workflows(
+            status="PENDING",
+            executor_id=executor_id,
+            attributes=dict(attributes),
+            load_input=False,
+            load_output=False,
+        )
+    )
+
+
+STOPPED = ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+"""What DBOS calls workflows that it has stopped where they stand."""
+
+
+def stopped_rows(names: Sequence[str], since: datetime | None) -> list[Any]:
+    """The workflows of these names that DBOS has stopped, since a moment."""
+    return list(
+        DBOS.list_workflows(
+            name=list(names),
+            status=list(STOPPED),
+            completed_after=None if since is None else since.isoformat(),
+            load_input=False,
+            load_output=False,
+        )
+    )
+
+
+def list_step_names(saga_id: str) -> list[str]:
+    """The names of the workflow's recorded steps, by ID."""
+    return [row["function_name"] for row in DBOS.list_workflow_steps(saga_id, load_output=False)]
 
 
 def is_internal(queue: str | None) -> bool:

@@ -69,16 +69,22 @@ async def execute(
     run = SagaRun(saga_id, saga.name, host, _codec.current(), fresh=fresh)
     token = current_recorder.set(run)
     before = _running.add(run)
+    lost = False
     try:
         if fresh and ticket is not None:
             _set_deadline(run, ticket.timeout or saga.timeout, _dbos.now())
         else:
             await _open(saga, run, before)
         return await _forward(saga, run, args, kwargs)
+    except BaseException as error:
+        lost = not isinstance(error, Exception | ShuttingDown | _dbos.LOST[0] | _dbos.LOST[1])
+        raise
     finally:
         run.closed = True
         _running.remove(run)
         run.ended.set()
+        if lost:
+            _running.lose(saga_id)
         current_recorder.reset(token)
 
 
@@ -95,6 +101,7 @@ async def _open(saga: Engine, run: SagaRun, before: Sequence[_running.Run]) -> N
     run.request = marks.stop
     run.dead_letter = marks.stop is not None and marks.stop.why is Why.DEAD_LETTER
     run.resolved, run.retries = marks.resolved, marks.retry
+    run.struggling = marks.struggling is not None
     run.first = _is_first(row, marks)
     began = max(row.created_at, row.delay_until_epoch_ms or 0) + marks.parked_ms
     _set_deadline(run, marks.timeout or saga.timeout, began)

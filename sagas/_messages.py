@@ -10,3 +10,6 @@ NONE = "none"
 
 SENTINEL = "sentinel"
 """What ends a wait."""
+
+RESOLVED = "resolved"
+"""What is recorded of an undo that a person has done."""

@@ -28,6 +28,8 @@ from . import _dbos, _kept
 from ._control import Fault, Interrupted, TurnRound
 from ._errors import SagaFailedError
 from ._flight import InFlight
+from ._marks import STRUGGLING
+from ._messages import KIND, RESOLVED
 from ._outcome import stop_of, stopped_step
 from ._settling import Move, Verdict, after_failure, first_move, says_nothing
 from ._verdict import Progress, check_storable
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
     from ._context import SagaRun
 
 log = logging.getLogger("sagas")
-
-RESOLVED = "resolved"
-ENVELOPE = "__sagas__"
 
 _OTHER_CALL = (
     "step {} {!r} was recorded with other arguments than it is called with now: the branches of "
@@ -294,6 +293,9 @@ async def _attempts(
     finally:
         run.in_flight.pop(step_id, None)
         current_key.reset(token)
+    if run.struggling:
+        run.struggling = False
+        await run.host.ask(_dbos.mark, run.saga_id, {STRUGGLING: None})
     check_storable(run.codec, step_id, call.name, result)
     return result
 
@@ -344,7 +346,7 @@ async def undo(
 def by_hand(run: SagaRun, step_id: int) -> dict[str, Any]:
     """What is recorded of an undo that a person has done."""
     resolution = run.resolved[step_id]
-    return {ENVELOPE: RESOLVED, "note": resolution.note, "by": resolution.by}
+    return {KIND: RESOLVED, "note": resolution.note, "by": resolution.by}
 
 
 async def _undo_once(run: SagaRun, name: str, what: Compensation) -> None:

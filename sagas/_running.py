@@ -23,6 +23,8 @@ class Run(Protocol):
     in_body: bool
     """Whether its body is running user code outside any step."""
     compensating: bool
+    struggling: bool
+    """Whether it is marked as needing attention for an undo that fails again and again."""
     ended: threading.Event
     """Set when it has ended."""
     in_flight: dict[int, InFlight]
@@ -72,19 +74,34 @@ def of(saga_id: str) -> Run | None:
     return runs[-1] if runs else None
 
 
-_watcher: Callable[[str], None] | None = None
+_noticed: Callable[[str], None] | None = None
+_lost: Callable[[str], None] | None = None
 
 
-def set_watcher(watcher: Callable[[str], None] | None) -> None:
-    """Have `watcher` told of sagas whose marks have changed."""
-    global _watcher
-    _watcher = watcher
+def set_watcher(
+    noticed: Callable[[str], None] | None, lost: Callable[[str], None] | None
+) -> None:
+    """
+    Have a supervisor told of what happens here.
+
+    Args:
+        noticed: Called when the marks of a saga have changed that runs here.
+        lost: Called when an execution has ended without an outcome.
+    """
+    global _noticed, _lost
+    _noticed, _lost = noticed, lost
 
 
 def notice(saga_id: str) -> None:
     """The marks of a saga have changed: if it runs here, it is to notice at once."""
-    if _watcher is not None and saga_id in _runs:
-        _watcher(saga_id)
+    if _noticed is not None and saga_id in _runs:
+        _noticed(saga_id)
+
+
+def lose(saga_id: str) -> None:
+    """An execution has ended without an outcome, and without having lost its saga to another."""
+    if _lost is not None:
+        _lost(saga_id)
 
 
 def all_runs() -> list[Run]:

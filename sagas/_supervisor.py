@@ -1,0 +1,283 @@
+"""
+The supervisor: one thread in each process, which sees to it that no saga stops half-way.
+
+In each round it
+
+1. hands requests that were made from outside to the sagas that run here (the *watcher*);
+2. finds sagas of this process that DBOS cancelled or gave up, sees that their executions here have
+   ended, writes down why, and resumes them, to turn round (the *reaper*);
+3. resumes sagas whose execution here ended without an outcome: an awaiting task was cancelled, the
+   database was away;
+4. reports undos that fail again and again;
+5. on PostgreSQL, keeps this process's lock, and takes over the sagas of processes that are gone.
+
+What it does is written down before it is done, so another supervisor can finish it. It never acts
+on the sagas of a process that is alive.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from . import _dbos, _registry, _running, _settings
+from ._marks import (
+    NEVER_RAN,
+    REQUEST,
+    TAKEOVERS,
+    TERMINATED,
+    Marks,
+    Parked,
+    Struggling,
+    json_text,
+    stop_attributes,
+)
+from ._reaping import Action, Decision, Stopped, decide
+
+log = logging.getLogger("sagas")
+
+MARGIN = timedelta(seconds=120)
+"""How far back a look goes behind the one before it: clocks differ, and commits take time."""
+
+BUSY = 20
+"""A round that takes long is followed by a rest of so many times that."""
+
+LONGEST_OUTAGE = 5.0
+"""Seconds between two tries while the database is away, at most."""
+
+
+class Supervisor:
+    """
+    Looks after the sagas of this process.
+
+    Args:
+        executor_id: This process, as DBOS calls it.
+        by_attributes: Whether the database can search by attributes (PostgreSQL).
+        guard: Called in each round; whether this process may act. It keeps the process's lock.
+        is_ours: Whether this process acts for another executor, which is gone.
+    """
+
+    def __init__(
+        self,
+        executor_id: str,
+        *,
+        by_attributes: bool,
+        guard: Callable[[], bool] = lambda: True,
+        is_ours: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self._executor = executor_id
+        self._by_attributes = by_attributes
+        self._guard = guard
+        self._is_ours = is_ours
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._noticed: set[str] = set()
+        self._lost: set[str] = set()
+        self._stopped: dict[str, str] = {}
+        self._reported: dict[str, int] = {}
+        self._looked: datetime | None = None
+        self._thread = threading.Thread(target=self._run, name="sagas-supervisor", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        _running.set_watcher(self.notice, self.lost)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, when the round that is going on is over."""
+        _running.set_watcher(None, None)
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join()
+
+    def notice(self, saga_id: str) -> None:
+        """The marks of a saga that runs here have changed; called from any thread."""
+        self._noticed.add(saga_id)
+        self._wake.set()
+
+    def lost(self, saga_id: str) -> None:
+        """An execution has ended here without an outcome; called from any thread."""
+        self._lost.add(saga_id)
+
+    def _run(self) -> None:
+        rest = float(_settings.current().interval)
+        while not self._stopping.is_set():
+            self._wake.wait(rest)
+            self._wake.clear()
+            if self._stopping.is_set():
+                return
+            began = time.monotonic()
+            try:
+                self.round()
+                rest = float(_settings.current().interval)
+            except Exception as error:
+                # An outage, as a rule. What was to be done is found again by a later round.
+                if not self._stopping.is_set():
+                    log.warning("The saga supervisor is held up: %r", error)
+                rest = min(max(rest * 2, 0.1), LONGEST_OUTAGE)
+            rest = max(rest, BUSY * (time.monotonic() - began))
+
+    def round(self) -> None:
+        """
+        Look once at everything.
+
+        Raises:
+            Exception: The database did not answer.
+        """
+        if not self._guard():
+            return
+        self._watch()
+        self._find_stopped()
+        for saga_id in list(self._stopped):
+            self._reap(saga_id)
+        for saga_id in list(self._lost):
+            self._revive(saga_id)
+        self._report()
+
+    # --- the watcher
+
+    def _watch(self) -> None:
+        noticed, self._noticed = self._noticed, set()
+        if not _running.count():
+            return
+        if self._by_attributes:
+            rows = _dbos.outside(_dbos.rows_with, {REQUEST: True}, self._executor)
+            rows += self._rows_of(noticed - {row.workflow_id for row in rows})
+        else:
+            rows = self._rows_of(run.saga_id for run in _running.all_runs())
+        for row in rows:
+            run = _running.of(row.workflow_id)
+            if run is None:
+                continue
+            marks = Marks.parse(row.attributes)
+            if marks.resolved:
+                run.resolve(marks.resolved)
+            if marks.stop is not None:
+                run.ask(marks.stop)
+            if row.status in _dbos.STOPPED:
+                self._stopped[row.workflow_id] = row.executor_id or ""
+
+    def _rows_of(self, saga_ids: Iterable[str]) -> list[Any]:
+        wanted = list(saga_ids)
+        return _dbos.outside(_dbos.light_rows, wanted) if wanted else []
+
+    # --- the reaper
+
+    def _find_stopped(self) -> None:
+        """Note the sagas that DBOS has stopped since the last look; all there are, at the first."""
+        names = _registry.names()
+        if not names:
+            return
+        before = datetime.now(UTC)
+        since = None if self._looked is None else self._looked - MARGIN
+        for row in _dbos.outside(_dbos.stopped_rows, names, since):
+            if self._is_open(row):
+                self._stopped[row.workflow_id] = row.executor_id or ""
+        self._looked = before
+
+    def _is_open(self, row: Any) -> bool:
+        marks = Marks.parse(row.attributes)
+        final = marks.terminated is not None or marks.parked is not None or marks.never_ran
+        return not final or _running.of(row.workflow_id) is not None
+
+    def _reap(self, saga_id: str) -> None:
+        executor = self._stopped[saga_id]
+        if executor not in (self._executor, "") and not self._is_ours(executor):
+            if not self._is_unbegun(saga_id):
+                return  # its own process sees to it, for as long as that lives
+        row = _dbos.outside(_dbos.light_row, saga_id)
+        if row is None or row.status not in _dbos.STOPPED:
+            self._stopped.pop(saga_id, None)
+            return
+        marks = Marks.parse(row.attributes)
+        began = bool(row.recovery_attempts or marks.takeovers or marks.turn)
+        deadline = row.workflow_deadline_epoch_ms
+        stopped = Stopped(
+            name=row.name,
+            dbos_status=row.status,
+            marks=marks,
+            began=began or bool(_dbos.outside(_dbos.list_step_names, saga_id)),
+            running_here=_running.of(saga_id) is not None,
+            timed_out=deadline is not None and deadline <= _dbos.now(),
+        )
+        decision = decide(stopped, _registry.of(row.name), _dbos.now())
+        self._carry_out(saga_id, decision, marks)
+
+    def _is_unbegun(self, saga_id: str) -> bool:
+        row = _dbos.outside(_dbos.light_row, saga_id)
+        return row is not None and not row.recovery_attempts
+
+    def _carry_out(self, saga_id: str, decision: Decision, marks: Marks) -> None:
+        if decision.action is Action.FENCE:
+            run = _running.of(saga_id)
+            if run is not None:
+                run.fence(f"saga {saga_id!r} was stopped in DBOS")
+            return  # looked at again in the next round
+        match decision.action:
+            case Action.NEVER_RAN:
+                self._mark(saga_id, {NEVER_RAN: True})
+            case Action.TERMINATE:
+                assert decision.stop is not None, "a saga is left for a reason"
+                self._mark(saga_id, {TERMINATED: decision.stop.as_json()})
+            case Action.PARK:
+                log.error("Saga %s is parked: %s", saga_id, decision.reason)
+                self._mark(saga_id, Parked(decision.reason, _dbos.now()).attributes())
+            case Action.RESUME:
+                assert decision.stop is not None, "a saga is turned round for a reason"
+                log.warning("Saga %s %s; it is undone.", saga_id, decision.stop.reason)
+                takeovers = {TAKEOVERS: marks.takeovers + 1}
+                self._mark(saga_id, {**stop_attributes(decision.stop), **takeovers})
+                _dbos.outside(_dbos.resume, saga_id)
+            case _:
+                pass
+        self._stopped.pop(saga_id, None)
+
+    def _mark(self, saga_id: str, attributes: dict[str, Any]) -> None:
+        _dbos.outside(_dbos.mark, saga_id, attributes)
+
+    # --- executions that ended without an outcome
+
+    def _revive(self, saga_id: str) -> None:
+        if _running.of(saga_id) is not None:
+            return
+        row = _dbos.outside(_dbos.light_row, saga_id)
+        if row is not None and row.status == "PENDING" and row.executor_id == self._executor:
+            marks = Marks.parse(row.attributes)
+            rules = _registry.of(row.name)
+            most = None if rules is None else rules.max_recovery_attempts
+            if most is not None and marks.takeovers >= most:
+                reason = (
+                    f"its executions ended {marks.takeovers} times without an outcome. Find out "
+                    f"why, and `retry`"
+                )
+                self._mark(saga_id, Parked(reason, _dbos.now()).attributes())
+                _dbos.outside(_dbos.cancel, saga_id)
+            else:
+                log.warning("Saga %s had stopped without an outcome; it goes on.", saga_id)
+                self._mark(saga_id, {TAKEOVERS: marks.takeovers + 1})
+                queue = None if _dbos.is_internal(row.queue_name) else row.queue_name
+                _dbos.outside(_dbos.resume, saga_id, queue)
+        self._lost.discard(saga_id)
+
+    # --- undos that fail again and again
+
+    def _report(self) -> None:
+        least = _settings.current().attention_after
+        for run in _running.all_runs():
+            for step_id, flight in list(run.in_flight.items()):
+                failed, error = flight.failed, flight.error
+                if not (run.compensating or flight.settling) or failed < least or error is None:
+                    continue
+                if failed < 2 * self._reported.get(run.saga_id, 0):
+                    continue
+                text = f"{type(error).__name__}: {error}"
+                struggling = Struggling(step_id, flight.name, failed, json_text(text))
+                self._mark(run.saga_id, struggling.attributes())
+                run.struggling = True
+                self._reported[run.saga_id] = failed
+        for saga_id in [i for i in self._reported if _running.of(i) is None]:
+            del self._reported[saga_id]
