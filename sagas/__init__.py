@@ -27,6 +27,7 @@ from ._handle import SagaHandle
 from ._history import SagaState, StepRecord
 from ._launch import Launched, launch, shutdown
 from ._saga import Saga, saga
+from ._settings import Supervision
 from ._starter import Starter
 from ._status import SagaStatus, StepStatus
 
@@ -59,6 +60,7 @@ __all__ = [
     "StepRecord",
     "StepRef",
     "StepStatus",
+    "Supervision",
     "add_compensation",
     "current",
     "launch",

@@ -296,7 +296,7 @@ class SagaRun:
     async def await_leftovers(self) -> None:
         """Give bodies that went on after their limit a bounded time to end."""
         leftovers, self.leftovers = self.leftovers, []
-        ends = time.monotonic() + _settings.current().grace
+        ends = time.monotonic() + _settings.grace()
         for leftover in leftovers:
             await leftover.wait(self.host.mode, max(0.0, ends - time.monotonic()))
 

@@ -334,6 +334,29 @@ def stopped_rows(names: Sequence[str], since: datetime | None) -> list[Any]:
     )
 
 
+def active_rows(names: Sequence[str], limit: int) -> list[Any]:
+    """Workflows of these names that have not ended."""
+    return list(
+        DBOS.list_workflows(
+            name=list(names),
+            status=["PENDING", "ENQUEUED", "DELAYED"],
+            limit=limit,
+            load_input=False,
+            load_output=False,
+        )
+    )
+
+
+def application_version() -> str:
+    """The version of the application that runs here."""
+    return DBOS.application_version
+
+
+def executor_id() -> str:
+    """The executor that this process is."""
+    return DBOS.executor_id
+
+
 def list_step_names(saga_id: str) -> list[str]:
     """The names of the workflow's recorded steps, by ID."""
     return [row["function_name"] for row in DBOS.list_workflow_steps(saga_id, load_output=False)]
@@ -358,7 +381,7 @@ def send(saga_id: str, message: Any, topic: str) -> None:
 
 
 def resume(saga_id: str, queue: str | None = None) -> None:
-    """Have a workflow that has not ended run again; on DBOS's internal queue unless one is given."""
+    """Have a workflow that has not ended run again; by default on DBOS's internal queue."""
     DBOS.resume_workflow(saga_id, queue_name=queue)
 
 

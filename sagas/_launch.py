@@ -12,12 +12,28 @@ from steps._mode import alarm
 from steps._names import check_name
 from steps._policy import Seconds, seconds
 
-from . import _catalog, _codec, _config, _dbos, _lock, _pool, _running
+from . import (
+    _catalog,
+    _codec,
+    _config,
+    _dbos,
+    _kept,
+    _lock,
+    _pool,
+    _running,
+    _settings,
+    _versions,
+)
 from ._errors import SagaUsageError
+from ._settings import Supervision
+from ._supervisor import Supervisor
 
 log = logging.getLogger("sagas")
 
 _guard = threading.RLock()
+
+SQLITE_POLLING = 0.5
+"""Seconds between two looks of DBOS for messages where nothing tells it of them: on SQLite."""
 
 
 class Launched:
@@ -28,9 +44,12 @@ class Launched:
         config: The configuration that DBOS was given.
     """
 
-    def __init__(self, config: dict[str, Any], lock: _lock.ExecutorLock | None) -> None:
+    def __init__(
+        self, config: dict[str, Any], lock: _lock.ExecutorLock | None, supervisor: Supervisor
+    ) -> None:
         self.config = config
         self._lock = lock
+        self._supervisor = supervisor
 
     def __enter__(self) -> Launched:
         return self
@@ -42,6 +61,10 @@ class Launched:
         traceback: TracebackType | None,
     ) -> None:
         shutdown()
+
+    def close(self) -> None:
+        """Look after the sagas no longer."""
+        self._supervisor.stop()
 
     def release(self) -> None:
         """Give up the executor's name."""
@@ -58,7 +81,12 @@ def launched() -> Launched | None:
 
 
 def launch(
-    config: _config.Config = None, *, name: str | None = None, executor_id: str | None = None
+    config: _config.Config = None,
+    *,
+    name: str | None = None,
+    executor_id: str | None = None,
+    as_version: str | None = None,
+    supervision: Supervision | None = None,
 ) -> Launched:
     """
     Start DBOS, and resume what was interrupted.
@@ -75,6 +103,10 @@ def launch(
             it sees to it that what an executor of this name began is resumed, by this process or
             another one of the same application and version. Default: the configuration's, else
             `DBOS__VMID`, else "local".
+        as_version: Run as this version of the application, to take up its sagas with the code of
+            today: those that an older deployment left behind. The latest version stays what it
+            is. Default: the configuration's `application_version`, else a hash of the source.
+        supervision: How running sagas are looked after.
 
     Returns:
         The running application: `with launch(): ...` shuts it down at the end of the block.
@@ -98,6 +130,11 @@ def launch(
             settings["executor_id"] = executor_id
         if settings.get("executor_id") is not None:
             check_name(settings["executor_id"], "executor_id", SagaUsageError)
+        if as_version is not None:
+            settings["application_version"] = check_name(as_version, "as_version", SagaUsageError)
+        if supervision is not None and not isinstance(supervision, Supervision):
+            raise SagaUsageError(f"supervision takes a Supervision, not {supervision!r}.")
+        _settings.use(supervision)
         _codec.use(settings.get("serializer"))
         _current = _start(settings)
         return _current
@@ -110,12 +147,14 @@ def _start(settings: dict[str, Any]) -> Launched:
     held = None
     if url is not None and not settings.get("conductor_key"):  # which names executors itself
         held = _lock.acquire(url, settings["name"], _dbos.executor_id_of(settings))
-    if url is not None:
+    if url is not None and url.startswith("sqlite"):
         _config.use_write_ahead_log(url)
+        settings.setdefault("notification_listener_polling_interval_sec", SQLITE_POLLING)
     _pool.limit(settings.get("max_executor_threads"))
     try:
         _dbos.launch(settings)
         _catalog.publish(settings["name"])
+        supervisor = _supervise(url)
     except BaseException as error:
         _dbos.destroy()
         if held is not None:
@@ -123,7 +162,15 @@ def _start(settings: dict[str, Any]) -> Launched:
         if isinstance(error, Exception) and not isinstance(error, SagaUsageError):
             raise SagaUsageError(f"DBOS could not be started: {error}") from error
         raise
-    return Launched(settings, held)
+    return Launched(settings, held, supervisor)
+
+
+def _supervise(url: str | None) -> Supervisor:
+    _versions.warn_of_stranded()
+    by_attributes = url is not None and url.startswith("postgres")
+    supervisor = Supervisor(_dbos.executor_id(), by_attributes=by_attributes)
+    supervisor.start()
+    return supervisor
 
 
 def shutdown(*, timeout: Seconds = 0) -> None:
@@ -148,7 +195,9 @@ def shutdown(*, timeout: Seconds = 0) -> None:
         deadline = time.monotonic() + patience
         while _running.count() and time.monotonic() < deadline:
             time.sleep(0.02)
+        _current.close()
         alarm.ring()
+        _running.wake_all()
         _pool.close()
         try:
             _dbos.destroy()
@@ -157,3 +206,4 @@ def shutdown(*, timeout: Seconds = 0) -> None:
             _current.release()
             _current = None
             _catalog.forget()
+            _kept.forget_all()

@@ -80,9 +80,7 @@ def never_ran(saga_id: str, name: str, stop: Stop | None) -> SagaFailedError:
     return SagaCancelledError(message, saga_id=saga_id, reason=stop.reason)
 
 
-def terminated(
-    saga_id: str, name: str, stop: Stop, failure: Failure | None
-) -> SagaTerminatedError:
+def terminated(saga_id: str, name: str, stop: Stop, failure: Failure | None) -> SagaTerminatedError:
     """The end of a saga that was stopped where it was."""
     who = f" by {stop.by}" if stop.by else ""
     why = f": {stop.reason}" if stop.reason else ""

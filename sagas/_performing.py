@@ -26,7 +26,6 @@ from steps.abc import Compensation, Retried, StepCall, current_key
 
 from . import _dbos, _kept
 from ._control import Fault, Interrupted, TurnRound
-from ._errors import SagaFailedError
 from ._flight import InFlight
 from ._marks import STRUGGLING
 from ._messages import KIND, RESOLVED
@@ -71,9 +70,13 @@ async def perform(
         progress.invoked = True
         if run.turn is not None:
             raise TurnRound  # all that began was recorded before the turn: this did not
-        result = await _once(run, step_id, call.name, progress, functools.partial(
-            _conduct, run, step_id, call, progress, in_doubt=in_doubt
-        ))
+        result = await _once(
+            run,
+            step_id,
+            call.name,
+            progress,
+            functools.partial(_conduct, run, step_id, call, progress, in_doubt=in_doubt),
+        )
         if fingerprint is None:
             return result
         if isinstance(result, Retried):
@@ -304,9 +307,7 @@ class _ByHand(BaseException):
     """A person has undone the step whose undo is being tried."""
 
 
-async def undo(
-    run: SagaRun, reservation: Any, name: str, step_id: int, what: Compensation
-) -> None:
+async def undo(run: SagaRun, reservation: Any, name: str, step_id: int, what: Compensation) -> None:
     """
     Run one undo as a step of its own.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Protocol
 
+from ._bell import Bell
 from ._errors import SagaUsageError
 from ._flight import InFlight
 from ._marks import Resolution
@@ -27,6 +28,8 @@ class Run(Protocol):
     """Whether it is marked as needing attention for an undo that fails again and again."""
     ended: threading.Event
     """Set when it has ended."""
+    bell: Bell
+    """Wakes it where it waits."""
     in_flight: dict[int, InFlight]
     """The bodies of steps and undos that are running, by the ID of the step."""
 
@@ -78,9 +81,7 @@ _noticed: Callable[[str], None] | None = None
 _lost: Callable[[str], None] | None = None
 
 
-def set_watcher(
-    noticed: Callable[[str], None] | None, lost: Callable[[str], None] | None
-) -> None:
+def set_watcher(noticed: Callable[[str], None] | None, lost: Callable[[str], None] | None) -> None:
     """
     Have a supervisor told of what happens here.
 
@@ -108,6 +109,12 @@ def all_runs() -> list[Run]:
     """Every execution here."""
     with _lock:
         return [r for several in _runs.values() for r in several]
+
+
+def wake_all() -> None:
+    """Wake every execution that waits: there is something to notice."""
+    for run in all_runs():
+        run.bell.ring()
 
 
 def count() -> int:

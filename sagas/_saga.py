@@ -159,9 +159,7 @@ class Saga(Generic[P, R_co]):
         """
         return Starter(
             self._definition,
-            StartOptions(
-                saga_id, queue, priority, delay, deduplication_id, timeout, attributes
-            ),
+            StartOptions(saga_id, queue, priority, delay, deduplication_id, timeout, attributes),
         )
 
     @overload

@@ -50,9 +50,24 @@ class Supervision:
 _current = Supervision()
 
 
-def current() -> Supervision:
-    """What is in force here."""
-    return _current
+def interval() -> float:
+    """Seconds between two looks."""
+    return seconds(_current.interval, "interval")
+
+
+def grace() -> float:
+    """Seconds that a body may go on after its limit."""
+    return seconds(_current.grace, "grace", zero=True)
+
+
+def attention_after() -> int:
+    """Failed attempts of an undo after which somebody is told."""
+    return _current.attention_after
+
+
+def failover() -> float | None:
+    """Seconds after which another process counts as gone; None: never."""
+    return None if _current.failover is None else seconds(_current.failover, "failover")
 
 
 def use(supervision: Supervision | None) -> None:

@@ -53,7 +53,7 @@ class Stop:
         if not isinstance(mark, Mapping):
             return None
         try:
-            why = Why(mark.get("why"))
+            why = Why(str(mark.get("why")))
         except ValueError:
             why = Why.CANCEL  # of a later version, say: to stop is what it asks for
         by, time = mark.get("by"), mark.get("time")

@@ -77,7 +77,7 @@ class Supervisor:
         self._stopping = threading.Event()
         self._noticed: set[str] = set()
         self._lost: set[str] = set()
-        self._stopped: dict[str, str] = {}
+        self._stopped: dict[str, str | None] = {}
         self._reported: dict[str, int] = {}
         self._looked: datetime | None = None
         self._thread = threading.Thread(target=self._run, name="sagas-supervisor", daemon=True)
@@ -92,7 +92,7 @@ class Supervisor:
         _running.set_watcher(None, None)
         self._stopping.set()
         self._wake.set()
-        self._thread.join()
+        self._thread.join(LONGEST_OUTAGE)  # it may hang in a database that is away
 
     def notice(self, saga_id: str) -> None:
         """The marks of a saga that runs here have changed; called from any thread."""
@@ -104,7 +104,7 @@ class Supervisor:
         self._lost.add(saga_id)
 
     def _run(self) -> None:
-        rest = float(_settings.current().interval)
+        rest = _settings.interval()
         while not self._stopping.is_set():
             self._wake.wait(rest)
             self._wake.clear()
@@ -113,7 +113,7 @@ class Supervisor:
             began = time.monotonic()
             try:
                 self.round()
-                rest = float(_settings.current().interval)
+                rest = _settings.interval()
             except Exception as error:
                 # An outage, as a rule. What was to be done is found again by a later round.
                 if not self._stopping.is_set():
@@ -159,7 +159,7 @@ class Supervisor:
             if marks.stop is not None:
                 run.ask(marks.stop)
             if row.status in _dbos.STOPPED:
-                self._stopped[row.workflow_id] = row.executor_id or ""
+                self._stopped[row.workflow_id] = _owner(row)
 
     def _rows_of(self, saga_ids: Iterable[str]) -> list[Any]:
         wanted = list(saga_ids)
@@ -176,7 +176,7 @@ class Supervisor:
         since = None if self._looked is None else self._looked - MARGIN
         for row in _dbos.outside(_dbos.stopped_rows, names, since):
             if self._is_open(row):
-                self._stopped[row.workflow_id] = row.executor_id or ""
+                self._stopped[row.workflow_id] = _owner(row)
         self._looked = before
 
     def _is_open(self, row: Any) -> bool:
@@ -186,9 +186,8 @@ class Supervisor:
 
     def _reap(self, saga_id: str) -> None:
         executor = self._stopped[saga_id]
-        if executor not in (self._executor, "") and not self._is_ours(executor):
-            if not self._is_unbegun(saga_id):
-                return  # its own process sees to it, for as long as that lives
+        if executor is not None and executor != self._executor and not self._is_ours(executor):
+            return  # its own process sees to it, for as long as that lives
         row = _dbos.outside(_dbos.light_row, saga_id)
         if row is None or row.status not in _dbos.STOPPED:
             self._stopped.pop(saga_id, None)
@@ -205,11 +204,12 @@ class Supervisor:
             timed_out=deadline is not None and deadline <= _dbos.now(),
         )
         decision = decide(stopped, _registry.of(row.name), _dbos.now())
+        owner = row.executor_id
+        ours = owner == self._executor or (owner is not None and self._is_ours(owner))
+        if not ours and decision.action not in (Action.NEVER_RAN, Action.NOTHING):
+            self._stopped[saga_id] = owner
+            return
         self._carry_out(saga_id, decision, marks)
-
-    def _is_unbegun(self, saga_id: str) -> bool:
-        row = _dbos.outside(_dbos.light_row, saga_id)
-        return row is not None and not row.recovery_attempts
 
     def _carry_out(self, saga_id: str, decision: Decision, marks: Marks) -> None:
         if decision.action is Action.FENCE:
@@ -266,7 +266,7 @@ class Supervisor:
     # --- undos that fail again and again
 
     def _report(self) -> None:
-        least = _settings.current().attention_after
+        least = _settings.attention_after()
         for run in _running.all_runs():
             for step_id, flight in list(run.in_flight.items()):
                 failed, error = flight.failed, flight.error
@@ -281,3 +281,9 @@ class Supervisor:
                 self._reported[run.saga_id] = failed
         for saga_id in [i for i in self._reported if _running.of(i) is None]:
             del self._reported[saga_id]
+
+
+def _owner(row: Any) -> str | None:
+    """The executor that must see to a saga; None: anyone may, as it has never run."""
+    executor: str | None = row.executor_id if row.recovery_attempts else None
+    return executor

@@ -206,6 +206,4 @@ async def limited(
     """
     if is_async:
         return await _limited_on_loop(fn, name, timeout, grace, left_behind)
-    return await mode.call(
-        lambda: _limited_blocking(fn, name, timeout, grace, left_behind), False
-    )
+    return await mode.call(lambda: _limited_blocking(fn, name, timeout, grace, left_behind), False)

@@ -1,0 +1,46 @@
+"""Sagas of other versions of the application, which no process of this one takes up."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+
+from . import _dbos, _registry
+
+log = logging.getLogger("sagas")
+
+MOST = 1000
+"""How many sagas are looked at."""
+
+
+def stranded(rows: Iterable[tuple[str | None, str]], version: str) -> dict[str, int]:
+    """
+    How many sagas each other version has that have not ended. Pure.
+
+    Args:
+        rows: Version and state, as DBOS calls it, of sagas.
+        version: The version of this process.
+    """
+    counts = Counter(v for v, _ in rows if v is not None and v != version)
+    return dict(sorted(counts.items()))
+
+
+def warn_of_stranded() -> None:
+    """Log a warning for each other version that has sagas which have not ended."""
+    names = _registry.names()
+    if not names:
+        return
+    rows = _dbos.outside(_dbos.active_rows, names, MOST)
+    found = stranded(((r.app_version, r.status) for r in rows), _dbos.application_version())
+    for version, count in found.items():
+        log.warning(
+            "%s%d sagas of version %r have not ended. This process runs version %r and takes up "
+            "none of them: unless one of theirs runs, launch one with "
+            "launch(as_version=%r), or bring back their code.",
+            "At least " if len(rows) == MOST else "",
+            count,
+            version,
+            _dbos.application_version(),
+            version,
+        )
