@@ -2,49 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from collections.abc import Awaitable, Callable
+from typing import Any, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from ._policy import RetryPolicy, Seconds
 from ._step import Step
-from ._unknown import UndoWhen
+from ._typing import OfAttempted, Probed, ProbedOnLoop, Undone, UndoneOnLoop
+from ._unknown import NotDone, UndoWhen
 
 P = ParamSpec("P")
+U = ParamSpec("U")
+Q = ParamSpec("Q")
 R = TypeVar("R")
 T = TypeVar("T")
 
 
-class _AnyUndo(Protocol):
-    """A decorator for a step without an undo."""
+class _Options(TypedDict, total=False):
+    """The options that have nothing to do with the function's type."""
 
-    @overload
-    def __call__(
-        self, fn: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> Step[P, Coroutine[Any, Any, R]]: ...
-    @overload
-    def __call__(self, fn: Callable[P, R], /) -> Step[P, R]: ...
-
-
-class _ByResult(Protocol[R]):
-    """A decorator for a step whose undo takes the result."""
-
-    @overload
-    def __call__(
-        self, fn: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> Step[P, Coroutine[Any, Any, R]]: ...
-    @overload
-    def __call__(self, fn: Callable[P, R], /) -> Step[P, R]: ...
+    name: str | None
+    timeout: Seconds | None
+    retry: RetryPolicy | None
+    undo_retry: RetryPolicy | None
+    undo_timeout: Seconds | None
 
 
-class _ByResultAndArguments(Protocol[P, R]):
-    """A decorator for a step whose undo takes the result and the step's parameters."""
-
-    @overload
-    def __call__(
-        self, fn: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> Step[P, Coroutine[Any, Any, R]]: ...
-    @overload
-    def __call__(self, fn: Callable[P, R], /) -> Step[P, R]: ...
+Completed = Literal["completed"] | None
+Attempted = Literal["attempted"]
 
 
 @overload
@@ -52,48 +36,83 @@ def step(fn: Callable[P, R], /) -> Step[P, R]: ...
 @overload
 def step(
     *,
-    name: str | None = None,
-    retry: RetryPolicy | None = None,
     undo: None = None,
-    undo_retry: RetryPolicy | None = None,
-    undo_timeout: Seconds | None = None,
-) -> _AnyUndo: ...
+    undo_when: UndoWhen | None = None,
+    probe: None = None,
+    **options: Unpack[_Options],
+) -> Undone[object, []]: ...
 @overload
 def step(  # type: ignore[overload-overlap]
     *,
-    undo: Callable[[T], Awaitable[object]],
-    name: str | None = None,
-    retry: RetryPolicy | None = None,
-    undo_retry: RetryPolicy | None = None,
-    undo_timeout: Seconds | None = None,
-) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Step[P, Coroutine[Any, Any, T]]]: ...
+    undo: Callable[Concatenate[T, U], Awaitable[object]],
+    undo_when: Completed = None,
+    probe: None = None,
+    **options: Unpack[_Options],
+) -> UndoneOnLoop[T, U]: ...
+@overload
+def step(
+    *,
+    undo: Callable[Concatenate[T, U], object],
+    undo_when: Completed = None,
+    probe: None = None,
+    **options: Unpack[_Options],
+) -> Undone[T, U]: ...
 @overload
 def step(  # type: ignore[overload-overlap]
     *,
-    undo: Callable[Concatenate[T, P], Awaitable[object]],
-    name: str | None = None,
-    retry: RetryPolicy | None = None,
-    undo_retry: RetryPolicy | None = None,
-    undo_timeout: Seconds | None = None,
-) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Step[P, Coroutine[Any, Any, T]]]: ...
+    undo: OfAttempted[T, U, Awaitable[object]],
+    undo_when: Attempted,
+    probe: None = None,
+    **options: Unpack[_Options],
+) -> UndoneOnLoop[T, U]: ...
 @overload
 def step(
     *,
-    undo: Callable[[R], object],
-    name: str | None = None,
-    retry: RetryPolicy | None = None,
-    undo_retry: RetryPolicy | None = None,
-    undo_timeout: Seconds | None = None,
-) -> _ByResult[R]: ...
+    undo: OfAttempted[T, U, object],
+    undo_when: Attempted,
+    probe: None = None,
+    **options: Unpack[_Options],
+) -> Undone[T, U]: ...
+@overload
+def step(  # type: ignore[overload-overlap]
+    *,
+    probe: Callable[Q, Awaitable[R | NotDone]],
+    undo: None = None,
+    undo_when: None = None,
+    **options: Unpack[_Options],
+) -> ProbedOnLoop[R, [], Q]: ...
 @overload
 def step(
     *,
-    undo: Callable[Concatenate[R, P], object],
-    name: str | None = None,
-    retry: RetryPolicy | None = None,
-    undo_retry: RetryPolicy | None = None,
-    undo_timeout: Seconds | None = None,
-) -> _ByResultAndArguments[P, R]: ...
+    probe: Callable[Q, R | NotDone],
+    undo: None = None,
+    undo_when: None = None,
+    **options: Unpack[_Options],
+) -> Probed[R, [], Q]: ...
+@overload
+def step(  # type: ignore[overload-overlap]
+    *,
+    probe: Callable[Q, Awaitable[R | NotDone]],
+    undo: Callable[Concatenate[R, U], object],
+    undo_when: None = None,
+    **options: Unpack[_Options],
+) -> ProbedOnLoop[R, U, Q]: ...
+@overload
+def step(  # type: ignore[overload-overlap]
+    *,
+    probe: Callable[Q, R | NotDone],
+    undo: Callable[Concatenate[R, U], Awaitable[object]],
+    undo_when: None = None,
+    **options: Unpack[_Options],
+) -> ProbedOnLoop[R, U, Q]: ...
+@overload
+def step(
+    *,
+    probe: Callable[Q, R | NotDone],
+    undo: Callable[Concatenate[R, U], object],
+    undo_when: None = None,
+    **options: Unpack[_Options],
+) -> Probed[R, U, Q]: ...
 
 
 def step(
@@ -121,7 +140,23 @@ def step(
             one async steps. For methods, declare it below the step with `@<step>.undo`.
         name: What the step is recorded under; default: the qualified name of the function.
             Renaming a step strands the sagas that are past it.
+        timeout: Seconds that one attempt of the step may take, or a `timedelta`; default: no
+            limit. An attempt that takes longer has failed with `StepTimeoutError`, and may have
+            taken effect: a step with a timeout and an undo needs `undo_when` or a probe. An async
+            function is cancelled; a plain one runs on a thread and is left behind, as no thread
+            can be stopped. Ignored where the step is called as a plain function.
         retry: How often to try the step; default: once.
+        undo_when: Which calls are undone where the outcome of some is unknown. "completed", the
+            default where there is no timeout: only those that completed; a call that raised or
+            ran out of time counts as not done, and one that a crash interrupted is run again
+            first. "attempted": every call that was begun; the undo gets None for the result where
+            there is none, and finds out by `idempotency_key()` what there is to undo.
+        probe: Instead of `undo_when`, the surest answer: a function that finds out whether a call
+            happened. It gets the step's arguments and runs under the step's `idempotency_key()`;
+            it returns the result if the step happened, and `NOT_DONE` if not. A plain function
+            serves plain and async steps, an async one async steps. It must take all parameters of
+            the step, with their defaults. `@<step>.probe` declares it below the step, above the
+            undo. It is tried as often, and may take as long, as the undo.
         undo_retry: How often to try the undo; default: for ever, 1 s later at first, doubling,
             at most every 5 minutes. Never shared with `retry`.
         undo_timeout: Seconds that one attempt of the undo may take, or a `timedelta`; default:

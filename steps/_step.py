@@ -81,7 +81,7 @@ class Step(Generic[P, R_co]):
             UNDO_TIMEOUT if undo_timeout is None else undo_timeout, "undo_timeout"
         )
         self._timeout = None if timeout is None else seconds(timeout, "timeout")
-        self._undo_when = checked_undo_when(undo_when, self.name)
+        self._undo_when: UndoWhen | None = checked_undo_when(undo_when, self.name)
         self._static = isinstance(fn, staticmethod)
         self._class = isinstance(fn, classmethod)
         self._undo: Undo | None = None

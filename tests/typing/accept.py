@@ -46,7 +46,9 @@ from sagas import (
     shutdown,
 )
 from steps import (
+    NOT_DONE,
     NonRetryableError,
+    NotDone,
     OutcomeUnknownError,
     RetriesExhaustedError,
     RetryPolicy,
@@ -228,6 +230,280 @@ async def wrap(order: Order) -> Reservation:
 async def unwrap(result: Reservation) -> None: ...
 
 
+assert_type(reserve_by_wider(Order(1)), Reservation)
+assert_type(notify(Order(1)), None)
+
+
+# Limits.
+
+
+@step(timeout=30)
+def limited(order: Order, note: str = "") -> str:
+    return ""
+
+
+@step(timeout=timedelta(seconds=30), name="limited.async", retry=policy)
+async def limited_async(order: Order) -> str:
+    return ""
+
+
+@step(timeout=None, undo=by_result, undo_when=None, probe=None)
+def unlimited(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(undo=by_result, timeout=30, undo_when="completed")
+def limited_completed(order: Order, note: str = "") -> Reservation:
+    return Reservation("")
+
+
+@step(undo=by_arguments_async, timeout=30, undo_when="completed", undo_timeout=3)
+async def limited_completed_async(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(timeout=30, undo_when="attempted")
+def limited_undone_below(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@limited_undone_below.undo
+def undone_below(result: Reservation | None, order: Order) -> None: ...
+
+
+assert_type(limited(Order(1), note="x"), str)
+assert_type(limited(Order(1)), str)
+assert_type(limited_completed(Order(1)), Reservation)
+assert_type(limited_undone_below(Order(1)), Reservation)
+
+
+# Undos of attempted steps.
+
+
+def attempted(result: Reservation | None) -> None: ...
+
+
+def attempted_with_arguments(result: Reservation | None, order: Order) -> bool:
+    return True
+
+
+def attempted_anything(result: object, order: Order) -> None: ...
+
+
+async def attempted_async(result: Reservation | None) -> None: ...
+
+
+async def attempted_async_with_arguments(result: Reservation | None, order: Order) -> None: ...
+
+
+@step(undo=attempted, undo_when="attempted", timeout=30)
+def try_by_result(order: Order, note: str = "") -> Reservation:
+    return Reservation("")
+
+
+@step(undo=attempted_with_arguments, undo_when="attempted")
+def try_by_arguments(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(undo=of_anything, undo_when="attempted")
+def try_by_wider(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(undo=attempted_anything, undo_when="attempted")
+def try_by_wider_with_arguments(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(undo=attempted, undo_when="attempted")
+def try_optional(order: Order) -> Reservation | None:
+    return None
+
+
+@step(undo=of_nothing, undo_when="attempted")
+def try_nothing(order: Order) -> None: ...
+
+
+@step(undo=attempted, undo_when="attempted", timeout=30)
+async def try_async_sync_undo(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(undo=attempted_with_arguments, undo_when="attempted")
+async def try_async_sync_undo_with_arguments(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(undo=attempted_async, undo_when="attempted", undo_retry=policy)
+async def try_async(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(undo=attempted_async_with_arguments, undo_when="attempted")
+async def try_async_with_arguments(order: Order) -> Reservation:
+    return Reservation("")
+
+
+assert_type(try_by_result(Order(1), note=""), Reservation)
+assert_type(try_by_result(Order(1)), Reservation)
+assert_type(try_by_arguments(order=Order(1)), Reservation)
+assert_type(try_by_wider(Order(1)), Reservation)
+assert_type(try_by_wider_with_arguments(Order(1)), Reservation)
+assert_type(try_optional(Order(1)), Reservation | None)
+assert_type(try_nothing(Order(1)), None)
+
+# Probes.
+
+
+def find(order: Order) -> Reservation | NotDone:
+    return NOT_DONE
+
+
+def find_noted(order: Order, note: str = "") -> Reservation | NotDone:
+    return NOT_DONE
+
+
+def find_surely(order: Order) -> Reservation:
+    return Reservation("")
+
+
+def find_nothing(order: Order) -> None | NotDone:
+    return NOT_DONE
+
+
+def find_by_anything(*args: Any, **kwargs: Any) -> Reservation | NotDone:
+    return NOT_DONE
+
+
+async def find_async(order: Order) -> Reservation | NotDone:
+    return NOT_DONE
+
+
+@step(probe=find)
+def probed(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(probe=find_noted, timeout=30, retry=policy, name="probed.noted")
+def probed_noted(order: Order, note: str = "") -> Reservation:
+    return Reservation("")
+
+
+@step(probe=find_surely)
+def probed_surely(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(probe=find_nothing)
+def probed_nothing(order: Order) -> None: ...
+
+
+@step(probe=find_by_anything)
+def probed_by_anything(order: Order, *, note: str) -> Reservation:
+    return Reservation("")
+
+
+@step(probe=find)
+async def probed_async(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(probe=find_async, timeout=30)
+async def probed_on_loop(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(probe=find, undo=by_result, timeout=30)
+def probed_and_undone(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(probe=find, undo=by_arguments, timeout=30)
+def probed_and_undone_with_arguments(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(probe=find, undo=of_anything)
+def probed_and_undone_wider(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(probe=find_noted, undo=by_two)
+def probed_and_undone_with_defaults(order: Order, note: str = "") -> Reservation:
+    return Reservation("")
+
+
+@step(probe=find, undo=by_arguments_async, timeout=30)
+async def probed_async_and_undone_async(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(probe=find, undo=by_result)
+async def probed_async_and_undone(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(probe=find_async, undo=by_result)
+async def probed_on_loop_and_undone(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(probe=find_async, undo=by_arguments_async, timeout=30)
+async def probed_on_loop_and_undone_async(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@step(timeout=30)
+def probed_below(order: Order, note: str = "") -> Reservation | None:
+    return Reservation("")
+
+
+@probed_below.probe
+def find_below(order: Order, note: str = "") -> Reservation | NotDone:
+    return NOT_DONE
+
+
+@probed_below.undo
+def undo_probed_below(result: Reservation | None, order: Order, note: str = "") -> None: ...
+
+
+@step
+async def probed_below_async(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@probed_below_async.probe
+async def find_below_async(order: Order) -> Reservation | NotDone:
+    return NOT_DONE
+
+
+@step
+async def probed_below_mixed(order: Order) -> Reservation:
+    return Reservation("")
+
+
+@probed_below_mixed.probe
+def find_below_mixed(order: Order) -> Reservation | NotDone:
+    return NOT_DONE
+
+
+assert_type(probed(Order(1)), Reservation)
+assert_type(probed_noted(Order(1)), Reservation)
+assert_type(probed_noted(Order(1), note=""), Reservation)
+assert_type(probed_surely(Order(1)), Reservation)
+assert_type(probed_nothing(Order(1)), None)
+assert_type(probed_by_anything(Order(1), note=""), Reservation)
+assert_type(probed_and_undone(Order(1)), Reservation)
+assert_type(probed_and_undone_with_arguments(order=Order(1)), Reservation)
+assert_type(probed_and_undone_wider(Order(1)), Reservation)
+assert_type(probed_and_undone_with_defaults(Order(1)), Reservation)
+assert_type(probed_below(Order(1)), Reservation | None)
+assert_type(find(Order(1)), Reservation | NotDone)
+assert_type(find_below(Order(1)), Reservation | None | NotDone)
+assert_type(NOT_DONE, NotDone)
+
+
 class Inventory:
     def __init__(self, name: str) -> None:
         self.name = name
@@ -260,6 +536,35 @@ class Inventory:
     @announce.undo
     def withdraw(self, result: Reservation, order: Order) -> None: ...
 
+    @step(timeout=30)
+    def count(self, order: Order) -> Reservation:
+        return Reservation(self.name)
+
+    @count.probe
+    def find_count(self, order: Order) -> Reservation | NotDone:
+        return NOT_DONE
+
+    @count.undo
+    def uncount(self, result: Reservation, order: Order) -> None: ...
+
+    @step(timeout=30)
+    async def send(self, order: Order) -> Reservation:
+        return Reservation(self.name)
+
+    @send.probe
+    async def find_sent(self, order: Order) -> Reservation | NotDone:
+        return NOT_DONE
+
+    @send.undo
+    async def unsend(self, result: Reservation) -> None: ...
+
+    def find_stored(self, order: Order) -> Reservation | NotDone:
+        return NOT_DONE
+
+    @step(timeout=30, probe=find_stored)
+    def store(self, order: Order) -> Reservation:
+        return Reservation(self.name)
+
     @staticmethod
     @step
     def static(order: Order) -> Reservation:
@@ -269,6 +574,8 @@ class Inventory:
 inventory = Inventory("north")
 assert_type(inventory.reserve(Order(1)), Reservation)
 assert_type(inventory.hold(order=Order(1)), Reservation)
+assert_type(inventory.count(Order(1)), Reservation)
+assert_type(inventory.store(order=Order(1)), Reservation)
 assert_type(Inventory.static(Order(1)), Reservation)
 assert_type(Inventory.reserve.name, str)
 
@@ -334,6 +641,20 @@ async def on_a_loop() -> None:
     assert_type(await reserve_async_sync_undo(Order(1)), Reservation)
     assert_type(await reserve_async_with_arguments(Order(1)), Reservation)
     assert_type(await inventory.ship(Order(1)), Reservation)
+    assert_type(await inventory.send(Order(1)), Reservation)
+    assert_type(await limited_async(Order(1)), str)
+    assert_type(await limited_completed_async(Order(1)), Reservation)
+    assert_type(await try_async_sync_undo(Order(1)), Reservation)
+    assert_type(await try_async_sync_undo_with_arguments(Order(1)), Reservation)
+    assert_type(await try_async(Order(1)), Reservation)
+    assert_type(await try_async_with_arguments(order=Order(1)), Reservation)
+    assert_type(await probed_async(Order(1)), Reservation)
+    assert_type(await probed_on_loop(order=Order(1)), Reservation)
+    assert_type(await probed_async_and_undone(Order(1)), Reservation)
+    assert_type(await probed_async_and_undone_async(Order(1)), Reservation)
+    assert_type(await probed_on_loop_and_undone(Order(1)), Reservation)
+    assert_type(await probed_on_loop_and_undone_async(Order(1)), Reservation)
+    assert_type(await probed_below_mixed(Order(1)), Reservation)
     assert_type(await fulfil_async(Order(1)), int)
     assert_type(await fulfil.run_async(Order(1)), str)
     assert_type(await fulfil_async.run_async(Order(1)), int)
