@@ -145,15 +145,14 @@ def test_from_a_process_without_the_code(app: sagas.Launched) -> None:
     assert steps == [["act", "compensated"]]
 
 
-def test_a_dbos_cancel_reads_parked(app: sagas.Launched) -> None:
-    """What DBOS has cancelled stands where it was stopped; it says so and can be resumed."""
-    seen.options(saga_id="c", queue=_queue(), delay=30).start(1)
+def test_a_dbos_cancel_before_the_start(app: sagas.Launched) -> None:
+    """A saga that DBOS cancelled before it began has nothing to undo: it is FAILED, and says so."""
+    handle = seen.options(saga_id="c", queue=_queue(), delay=30).start(1)
     DBOS.cancel_workflow("c")
+    with pytest.raises(sagas.SagaCancelledError, match="before it began"):
+        handle.result(timeout=15)
     with SagaClient() as client:
-        state = client.get("c")
-    assert state.status is SagaStatus.PARKED
-    assert state.reason is not None
-    assert "cancelled in DBOS" in state.reason
+        assert client.get("c").status is SagaStatus.FAILED
 
 
 def _queue() -> str:

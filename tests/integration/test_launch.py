@@ -15,7 +15,7 @@ import yaml
 from dbos import DBOS
 
 import sagas
-from sagas import SagaClient, SagaStatus, SagaUsageError, saga
+from sagas import SagaClient, SagaStatus, SagaUsageError, _running, saga
 from steps import RetryPolicy, step
 
 from .support import Crash, Ledger, until
@@ -294,13 +294,15 @@ def outliving() -> str:
 
 
 def test_a_body_that_outlives_its_launch_parks_nothing(app: sagas.Launched, relaunch: Any) -> None:
-    """A step that ends only after the next launch leaves the resumed saga alone."""
+    """A step that outlives its launch ends before the resumed saga runs it again."""
     outliving.options(saga_id="outlived").start()
     assert BEGUN.acquire(timeout=10)
     relaunch()
-    assert BEGUN.acquire(timeout=10)  # the resumed execution is in the step as well
-    GATE.set()
     handle = sagas.SagaHandle[str]("outlived")
+    until(lambda: len(_running.all_runs()) == 2)
+    assert not BEGUN.acquire(timeout=0.1)  # the old body still runs: none beside it
+    GATE.set()
     assert handle.result(timeout=15) == "done"
+    assert BEGUN.acquire(timeout=0)
     assert LEDGER == ["after"]
     assert handle.state().reason is None
