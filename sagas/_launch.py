@@ -74,7 +74,8 @@ def launch(
         executor_id: This process among those of the application, the same after each restart:
             it sees to it that what an executor of this name began is resumed, by this process or
             another one of the same application and version. Default: the configuration's, else
-            `DBOS__VMID`, else "local".
+            `DBOS__VMID`, else, on PostgreSQL, the first of "local", "local-2", "local-3", ...
+            that no process has; "local" on SQLite.
 
     Returns:
         The running application: `with launch(): ...` shuts it down at the end of the block.
@@ -109,7 +110,9 @@ def _start(settings: dict[str, Any]) -> Launched:
         _config.check_reachable(url)
     held = None
     if url is not None and not settings.get("conductor_key"):  # which names executors itself
-        held = _lock.acquire(url, settings["name"], _dbos.executor_id_of(settings))
+        held = _lock.acquire(url, settings["name"], _dbos.named_executor(settings))
+        if held is not None:
+            settings["executor_id"] = held.executor_id
     if url is not None:
         _config.use_write_ahead_log(url)
     _pool.limit(settings.get("max_executor_threads"))
