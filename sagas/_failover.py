@@ -217,8 +217,8 @@ class Failover:
             case Action.PARK:
                 reason = (
                     f"it was running in {count} processes that died, the last as executor "
-                    f"{row.executor_id!r}: more than its max_recovery_attempts ({limit}) allow. See "
-                    f"whether it brings them down"
+                    f"{row.executor_id!r}: more than its max_recovery_attempts ({limit}) allow. "
+                    f"See whether it brings them down"
                 )
                 log.error("Saga %s (%s) is parked: %s", row.workflow_id, row.name, reason)
                 _dbos.mark(row.workflow_id, {PARKED: {"reason": reason, "time": _dbos.now()}})
