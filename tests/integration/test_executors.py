@@ -17,7 +17,7 @@ from sagas._lock import acquire
 from sagas._session import Hold, Session, SessionLock, lock_key
 from tests.support.worker import Task, Worker, ledger
 
-from .support import until
+from .support import end_session, until
 
 APP = "test-app"
 
@@ -54,14 +54,6 @@ def other(database: str) -> Iterator[Session]:
     session.close()
 
 
-def end_session(other: Session, executor_id: str) -> None:
-    """End the session that holds a name, as a restart of the server does."""
-    key = lock_key(APP, executor_id)
-    pid = other.holders([key])[key]
-    other.ask("SELECT pg_terminate_backend(:pid)", pid=pid)
-    until(lambda: key not in other.holders([key]))
-
-
 def test_the_first_free_name(take: Any) -> None:
     """Without configuration the processes of an application are local, local-2, local-3."""
     first, second, third = take(), take(), take()
@@ -91,7 +83,7 @@ def test_a_session_that_was_ended(take: Any, other: Session) -> None:
     """A process whose session is gone takes its name again at once, by a new session."""
     lock = take()
     before = lock.since
-    end_session(other, "local")
+    end_session(other, APP, "local")
     assert lock.maintain() is Hold.HELD
     assert lock.held
     assert lock.since > before
@@ -105,7 +97,7 @@ def test_a_session_that_was_ended(take: Any, other: Session) -> None:
 def test_a_name_that_somebody_else_took(take: Any, other: Session) -> None:
     """A process whose name was taken meanwhile judges nobody, and gets it back when free."""
     lock = take()
-    end_session(other, "local")
+    end_session(other, APP, "local")
     assert other.try_lock(lock_key(APP, "local"))
     assert lock.maintain() is Hold.TAKEN
     assert not lock.held
@@ -138,7 +130,7 @@ def test_a_server_that_does_not_answer(
     """A server that is not there, or keeps silent, is given up within seconds, until it is back."""
     lock = take()
     reachable = lock._url
-    end_session(other, "local")
+    end_session(other, APP, "local")
     lock._url = sa.make_url("postgresql://nobody@127.0.0.1:1/nothing")
     assert lock.maintain() is Hold.UNREACHABLE
     assert not lock.held
@@ -203,7 +195,7 @@ def test_holding_anothers_name(take: Any, other: Session) -> None:
     with two.in_name_of("two") as own:
         assert not own
     with one.in_name_of("x") as had:
-        end_session(other, "x")
+        end_session(other, APP, "x")
         assert had
         with pytest.raises(sa.exc.OperationalError):
             one.holds("x")

@@ -19,8 +19,7 @@ from sagas._launch import launched
 from sagas._session import Hold, Session, SessionLock
 from tests.support.worker import QUEUE, Task, Worker, failover, ledger, settings, use
 
-from .support import names, status, until
-from .test_executors import end_session
+from .support import end_session, names, status, until
 
 PATIENCE = 1.0
 
@@ -150,7 +149,7 @@ def test_an_executor_that_takes_its_name_again_is_not_dead(
     looking = failover(PATIENCE)
     held = 0
     for _ in range(4):
-        end_session(other, "there")
+        end_session(other, "worker-app", "there")
         deadline = time.monotonic() + 0.5
         while time.monotonic() < deadline:
             assert looking.look() == []
@@ -168,7 +167,7 @@ def test_who_has_lost_its_own_name_judges_nobody(
     looking = failover(PATIENCE)
     assert looking.look() == []
     until(lambda: looking.look() == [] and looking._absences["there"].looks > 5)
-    end_session(other, "here")
+    end_session(other, "worker-app", "here")
     with pytest.raises(sa.exc.OperationalError):
         looking.look()
     assert looking.look() == []

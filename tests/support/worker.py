@@ -7,6 +7,7 @@ then for each line that it reads one with the answer. Its sagas write their effe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dbos import DBOS
+from sqlalchemy.exc import SQLAlchemyError
 
 import sagas
 from sagas import _dbos
@@ -123,8 +125,8 @@ def _look_for_ever(patience: float) -> None:
     here = failover(patience)
     while True:
         application._lock.maintain()  # type: ignore[union-attr]
-        for takeover in here.look():
-            print("took over", *takeover.resumed, flush=True)
+        with contextlib.suppress(SQLAlchemyError):  # its session may have been ended just now
+            here.look()
         time.sleep(0.05)
 
 
