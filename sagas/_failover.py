@@ -193,9 +193,10 @@ class Failover:
             deadline = self._clock() + AT_ONCE
             while rows := self._next_page(executor_id, done):
                 for row in rows:
-                    if self._clock() > deadline or not self._lock.holds(executor_id):
+                    what = self._act(row) if self._clock() < deadline else None
+                    if what is None:
                         return self._told(executor_id, done)
-                    done[row.workflow_id] = self._act(row)
+                    done[row.workflow_id] = what
             self._running.discard(executor_id)
         return self._told(executor_id, done)
 
@@ -206,26 +207,30 @@ class Failover:
         # A process that holds no name may run under this one and have taken it back already.
         return [row for row in rows if row.workflow_id not in done]
 
-    def _act(self, row: Any) -> Action:
-        limit = self._max_takeovers(row.name)
-        what = action(row.attributes, limit)
-        count = takeovers(row.attributes) + 1
-        match what:
-            case Action.RESUME:
-                _dbos.mark(row.workflow_id, {TAKEOVERS: count})
-                _dbos.resume(row.workflow_id, _dbos.queue_of(row))
-            case Action.PARK:
-                reason = (
-                    f"it was running in {count} processes that died, the last as executor "
-                    f"{row.executor_id!r}: more than its max_recovery_attempts ({limit}) allow. "
-                    f"See whether it brings them down"
-                )
-                log.error("Saga %s (%s) is parked: %s", row.workflow_id, row.name, reason)
-                _dbos.mark(row.workflow_id, {PARKED: {"reason": reason, "time": _dbos.now()}})
-                _dbos.cancel(row.workflow_id)
-            case Action.FINISH:
-                _dbos.cancel(row.workflow_id)
+    def _act(self, row: Any) -> Action | None:
+        """Do what is to be done with a saga; None: the dead executor's name is no longer held."""
+        what = action(row.attributes, self._max_takeovers(row.name))
+        if what is Action.RESUME:
+            _dbos.mark(row.workflow_id, {TAKEOVERS: takeovers(row.attributes) + 1})
+        elif what is Action.PARK:
+            self._mark_parked(row)
+        # In an outage DBOS waits in the mark for as long as it takes; the name is lost by then.
+        if not self._lock.holds(row.executor_id):
+            return None
+        if what is Action.RESUME:
+            _dbos.resume(row.workflow_id, _dbos.queue_of(row))
+        else:
+            _dbos.cancel(row.workflow_id)
         return what
+
+    def _mark_parked(self, row: Any) -> None:
+        reason = (
+            f"it was running in {takeovers(row.attributes) + 1} processes that died, the last as "
+            f"executor {row.executor_id!r}: more than its max_recovery_attempts "
+            f"({self._max_takeovers(row.name)}) allow. See whether it brings them down"
+        )
+        log.error("Saga %s (%s) is parked: %s", row.workflow_id, row.name, reason)
+        _dbos.mark(row.workflow_id, {PARKED: {"reason": reason, "time": _dbos.now()}})
 
     def _told(self, executor_id: str, done: Mapping[str, Action]) -> Takeover | None:
         if not done:

@@ -95,12 +95,13 @@ class Session:
             driver: Any = self._connection.connection.driver_connection
             self._socket = socket.socket(fileno=os.dup(driver.fileno()))
             undo.callback(self._socket.close)
-            for name, value in _SERVER_SETTINGS.items():
-                self.ask(
-                    "SELECT set_config(name, :value, false) FROM pg_settings WHERE name = :name",
-                    name=name,
-                    value=value,
-                )
+            self.ask(
+                "SELECT set_config(s.name, w.value, false) FROM pg_settings AS s JOIN "
+                "unnest(CAST(:names AS text[]), CAST(:values AS text[])) AS w(name, value) "
+                "ON s.name = w.name",
+                names=list(_SERVER_SETTINGS),
+                values=list(_SERVER_SETTINGS.values()),
+            )
             (row,) = self.ask(
                 "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
             )
