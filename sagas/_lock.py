@@ -39,12 +39,15 @@ class ExecutorLock(Protocol):
     @property
     def executor_id(self) -> str:
         """The name that is held."""
+        ...
 
     def maintain(self) -> Hold:
         """See that it is held still."""
+        ...
 
     def release(self) -> None:
         """Let another process have it."""
+        ...
 
 
 class FileLock:

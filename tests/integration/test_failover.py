@@ -13,11 +13,11 @@ import sqlalchemy as sa
 from dbos import DBOS
 
 import sagas
-from sagas import SagaStatus
+from sagas import SagaStatus, _dbos
 from sagas._failover import Failover, Takeover
-from sagas._launch import launched
+from sagas._lock import acquire
 from sagas._session import Hold, Session, SessionLock
-from tests.support.worker import QUEUE, Task, Worker, failover, ledger, settings, use
+from tests.support.worker import QUEUE, Task, Worker, failover, ledger, own_lock, settings, use
 
 from .support import end_session, names, status, until
 
@@ -45,14 +45,6 @@ def here(database: str, tmp_path: Path) -> sagas.Launched:
     """This process as a worker, named `here`."""
     use(tmp_path)
     return sagas.launch(settings(Task(str(tmp_path), database, "here")))
-
-
-def own_lock() -> SessionLock:
-    application = launched()
-    assert application is not None
-    lock = application._lock
-    assert isinstance(lock, SessionLock)
-    return lock
 
 
 def taken_over(looking: Failover, until_dead: str) -> list[Takeover]:
@@ -159,24 +151,61 @@ def test_an_executor_that_takes_its_name_again_is_not_dead(
     assert ledger(tmp_path) == ["a s", "b begun s"]
 
 
+@pytest.mark.parametrize("looks_meanwhile", [True, False])
 def test_who_has_lost_its_own_name_judges_nobody(
-    workers: Any, here: sagas.Launched, tmp_path: Path, other: Session
+    workers: Any, here: sagas.Launched, tmp_path: Path, other: Session, looks_meanwhile: bool
 ) -> None:
     """What was seen before the own session was ended does not count after it."""
     die_in_the_middle(workers, tmp_path, s="start")
-    looking = failover(PATIENCE)
-    assert looking.look() == []
-    until(lambda: looking.look() == [] and looking._absences["there"].looks > 5)
+    ahead = 0.0
+    looking = failover(PATIENCE, clock=lambda: time.monotonic() + ahead)
+    for _ in range(5):
+        assert looking.look() == []
+    ahead = 10 * PATIENCE
     end_session(other, "worker-app", "here")
-    with pytest.raises(sa.exc.OperationalError):
-        looking.look()
-    assert looking.look() == []
-    assert not looking.is_dead("there")
+    if looks_meanwhile:
+        with pytest.raises(sa.exc.OperationalError):
+            looking.look()
+        assert looking.look() == []
+        assert not looking.is_dead("there")
+    ahead = 0.0  # the clock is that of `since`
     assert own_lock().maintain() is Hold.HELD
+    ahead = 10 * PATIENCE
     again = time.monotonic()
     (tmp_path / "gate").touch()
     taken_over(looking, "there")
     assert time.monotonic() - again >= PATIENCE
+
+
+def test_only_one_takes_over(
+    workers: Any,
+    here: sagas.Launched,
+    database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who finds an executor dead while another is taking over from it leaves its sagas alone."""
+    die_in_the_middle(workers, tmp_path, one="start", two="start")
+    (tmp_path / "gate").touch()
+    lock = acquire(database, "worker-app", "second")
+    assert isinstance(lock, SessionLock)
+    ahead = 0.0
+    second = failover(PATIENCE, lock, lambda: time.monotonic() + ahead)
+    for _ in range(3):
+        assert second.look() == []
+    ahead = 10 * PATIENCE
+    resumed: list[str] = []
+    resume = _dbos.resume
+
+    def meanwhile(saga_id: str, queue: str | None = None) -> None:
+        resumed.append(saga_id)
+        assert second.look() == []
+        resume(saga_id, queue)
+
+    monkeypatch.setattr(_dbos, "resume", meanwhile)
+    taken_over(failover(PATIENCE), "there")
+    lock.release()
+    assert sorted(resumed) == ["one", "two"]
 
 
 def test_what_becomes_of_marked_sagas(workers: Any, here: sagas.Launched, tmp_path: Path) -> None:

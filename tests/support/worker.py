@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,12 @@ class Task:
     """Where its ledger and its gates are."""
     url: str
     executor_id: str | None = None
-    name: str = "worker-app"
 
 
 def settings(task: Task) -> dict[str, Any]:
     """The configuration of a worker."""
     return {
-        "name": task.name,
+        "name": "worker-app",
         "application_version": VERSION,
         "system_database_url": task.url,
         "executor_id": task.executor_id,
@@ -103,28 +103,36 @@ def waiting() -> str:
     return "done"
 
 
-def failover(patience: float) -> Failover:
-    """The failover of this process."""
+def own_lock() -> SessionLock:
+    """The name that this process holds."""
     application = launched()
     assert application is not None
     lock = application._lock
     assert isinstance(lock, SessionLock)
+    return lock
+
+
+def failover(
+    patience: float,
+    lock: SessionLock | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Failover:
+    """The failover of this process, or of another one that holds `lock`."""
     return Failover(
-        lock,
-        application.config["name"],
+        lock or own_lock(),
+        "worker-app",
         _dbos.app_version(),
         lambda: ["worker-saga"],
         max_takeovers=lambda name: 5,
         patience=patience,
+        clock=clock,
     )
 
 
 def _look_for_ever(patience: float) -> None:
-    application = launched()
-    assert application is not None
     here = failover(patience)
     while True:
-        application._lock.maintain()  # type: ignore[union-attr]
+        own_lock().maintain()
         with contextlib.suppress(SQLAlchemyError):  # its session may have been ended just now
             here.look()
         time.sleep(0.05)
