@@ -62,6 +62,9 @@ AwaitedEnd = (
 CONFIG_KEYS = frozenset(DBOSConfig.__annotations__)
 """What a `DBOSConfig` may hold."""
 
+RESERVED_QUEUES = "_dbos_"
+"""What the names of DBOS's own queues begin with."""
+
 InUse = dbos_error.DBOSWorkflowIDInUseError
 Deduplicated = dbos_error.DBOSQueueDeduplicatedError
 DBOSError = dbos_error.DBOSException
@@ -347,9 +350,9 @@ def active_rows(names: Sequence[str], limit: int) -> list[Any]:
     )
 
 
-def application_version() -> str:
-    """The version of the application that runs here."""
-    return DBOS.application_version
+def app_version() -> str:
+    """The application version that this process runs."""
+    return str(DBOS.application_version)
 
 
 def executor_id() -> str:
@@ -360,11 +363,6 @@ def executor_id() -> str:
 def list_step_names(saga_id: str) -> list[str]:
     """The names of the workflow's recorded steps, by ID."""
     return [row["function_name"] for row in DBOS.list_workflow_steps(saga_id, load_output=False)]
-
-
-def is_internal(queue: str | None) -> bool:
-    """Whether a queue is one of DBOS's own, where it puts what it recovers or resumes."""
-    return queue is not None and queue.startswith("_dbos_")
 
 
 def recorded_wake_time(saga_id: str, step_id: int) -> float | None:
@@ -380,9 +378,9 @@ def send(saga_id: str, message: Any, topic: str) -> None:
     DBOS.send(saga_id, message, topic)
 
 
-def resume(saga_id: str, queue: str | None = None) -> None:
-    """Have a workflow that has not ended run again; by default on DBOS's internal queue."""
-    DBOS.resume_workflow(saga_id, queue_name=queue)
+def is_internal(queue: str | None) -> bool:
+    """Whether a queue is one of DBOS's own, where it puts what it recovers or resumes."""
+    return queue is not None and queue.startswith("_dbos_")
 
 
 def list_steps(saga_id: str) -> list[Any]:
@@ -398,6 +396,59 @@ def mark(saga_id: str, attributes: Mapping[str, Any]) -> None:
 def cancel(saga_id: str) -> None:
     """Have DBOS cancel the workflow: nothing of it is recorded from here on."""
     DBOS.cancel_workflow(saga_id)
+
+
+def resume(saga_id: str, queue: str | None = None) -> None:
+    """
+    Have DBOS run the workflow again, unless it has ended with a result or an error.
+
+    Args:
+        saga_id: The workflow's ID.
+        queue: The queue it is to wait in; None: DBOS's own.
+    """
+    DBOS.resume_workflow(saga_id, queue_name=queue)
+
+
+def pending_rows(
+    names: Sequence[str],
+    app: str,
+    app_version: str,
+    *,
+    executor_id: str | None = None,
+    limit: int | None = None,
+) -> list[Any]:
+    """
+    The workflows that are running, as far as their rows say; the oldest first.
+
+    Args:
+        names: Of the workflows.
+        app: Whose they are.
+        app_version: Which version they belong to.
+        executor_id: Who runs them; None: anybody.
+        limit: How many at most.
+
+    Returns:
+        DBOS's rows, without arguments and results.
+    """
+    if not names:
+        return []  # to DBOS no name is every name
+    rows = DBOS.list_workflows(
+        status="PENDING",
+        name=list(names),
+        application_name=app,
+        app_version=app_version,
+        executor_id=executor_id,
+        limit=limit,
+        load_input=False,
+        load_output=False,
+    )
+    return [row for row in rows if row.application_name == app]  # DBOS adds those of no application
+
+
+def queue_of(row: Any) -> str | None:
+    """The queue that a workflow was dequeued from; None where that is DBOS's own, or none."""
+    queue: str | None = row.queue_name
+    return None if queue is None or queue.startswith(RESERVED_QUEUES) else queue
 
 
 def client(url: str, schema: str | None = None) -> DBOSClient:
@@ -444,9 +495,9 @@ def _probe() -> None:
     _seen_launched = True
 
 
-def executor_id_of(config: Mapping[str, Any]) -> str:
-    """The executor ID that DBOS will take with this configuration."""
-    return config.get("executor_id") or os.environ.get("DBOS__VMID") or "local"
+def named_executor(config: Mapping[str, Any]) -> str | None:
+    """The executor ID that somebody has given to this process; None: DBOS would take "local"."""
+    return config.get("executor_id") or os.environ.get("DBOS__VMID") or None
 
 
 def publish_catalog(

@@ -117,7 +117,12 @@ async def _wait_for(run: SagaRun, other: _running.Run) -> None:
 def _is_first(row: Any, marks: Marks) -> bool:
     """Whether no execution before this one can have begun a step."""
     again = marks.takeovers or marks.retry or marks.parked is not None or marks.turn is not None
-    return row.recovery_attempts == 1 and not again and not _dbos.is_internal(row.queue_name)
+    return row.recovery_attempts == 1 and not again and _is_at_home(row.queue_name)
+
+
+def _is_at_home(queue: str | None) -> bool:
+    """Whether it runs from where it was started: DBOS puts what it resumes into its own queue."""
+    return queue is None or not queue.startswith(_dbos.RESERVED_QUEUES)
 
 
 def _set_deadline(run: SagaRun, timeout: float | None, began: int) -> None:

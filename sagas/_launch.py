@@ -20,11 +20,15 @@ from . import (
     _kept,
     _lock,
     _pool,
+    _registry,
     _running,
     _settings,
     _versions,
 )
 from ._errors import SagaUsageError
+from ._failover import Failover
+from ._keeper import Keeper, keeper_of
+from ._session import SessionLock
 from ._settings import Supervision
 from ._supervisor import Supervisor
 
@@ -45,11 +49,11 @@ class Launched:
     """
 
     def __init__(
-        self, config: dict[str, Any], lock: _lock.ExecutorLock | None, supervisor: Supervisor
+        self, config: dict[str, Any], lock: _lock.ExecutorLock | None, watch: _Watch
     ) -> None:
         self.config = config
         self._lock = lock
-        self._supervisor = supervisor
+        self._watch = watch
 
     def __enter__(self) -> Launched:
         return self
@@ -64,7 +68,7 @@ class Launched:
 
     def close(self) -> None:
         """Look after the sagas no longer."""
-        self._supervisor.stop()
+        self._watch.stop()
 
     def release(self) -> None:
         """Give up the executor's name."""
@@ -102,7 +106,8 @@ def launch(
         executor_id: This process among those of the application, the same after each restart:
             it sees to it that what an executor of this name began is resumed, by this process or
             another one of the same application and version. Default: the configuration's, else
-            `DBOS__VMID`, else "local".
+            `DBOS__VMID`, else, on PostgreSQL, the first of "local", "local-2", "local-3", ...
+            that no process has; "local" on SQLite.
         as_version: Run as this version of the application, to take up its sagas with the code of
             today: those that an older deployment left behind. The latest version stays what it
             is. Default: the configuration's `application_version`, else a hash of the source.
@@ -146,7 +151,9 @@ def _start(settings: dict[str, Any]) -> Launched:
         _config.check_reachable(url)
     held = None
     if url is not None and not settings.get("conductor_key"):  # which names executors itself
-        held = _lock.acquire(url, settings["name"], _dbos.executor_id_of(settings))
+        held = _lock.acquire(url, settings["name"], _dbos.named_executor(settings))
+        if held is not None:
+            settings["executor_id"] = held.executor_id
     if url is not None and url.startswith("sqlite"):
         _config.use_write_ahead_log(url)
         settings.setdefault("notification_listener_polling_interval_sec", SQLITE_POLLING)
@@ -154,7 +161,7 @@ def _start(settings: dict[str, Any]) -> Launched:
     try:
         _dbos.launch(settings)
         _catalog.publish(settings["name"])
-        supervisor = _supervise(url)
+        watch = _watch(settings, held)
     except BaseException as error:
         _dbos.destroy()
         if held is not None:
@@ -162,15 +169,50 @@ def _start(settings: dict[str, Any]) -> Launched:
         if isinstance(error, Exception) and not isinstance(error, SagaUsageError):
             raise SagaUsageError(f"DBOS could not be started: {error}") from error
         raise
-    return Launched(settings, held, supervisor)
+    return Launched(settings, held, watch)
 
 
-def _supervise(url: str | None) -> Supervisor:
+class _Watch:
+    """The threads that look after the sagas of this process."""
+
+    def __init__(self, supervisor: Supervisor, keeper: Keeper | None) -> None:
+        self._supervisor = supervisor
+        self._keeper = keeper
+
+    def stop(self) -> None:
+        self._supervisor.stop()
+        if self._keeper is not None:
+            self._keeper.stop()
+
+
+def _watch(settings: dict[str, Any], held: _lock.ExecutorLock | None) -> _Watch:
     _versions.warn_of_stranded()
-    by_attributes = url is not None and url.startswith("postgres")
-    supervisor = Supervisor(_dbos.executor_id(), by_attributes=by_attributes)
+    patience = _settings.failover()
+    failover = None
+    if isinstance(held, SessionLock) and patience is not None:
+        failover = Failover(
+            held,
+            settings["name"],
+            _dbos.app_version(),
+            _registry.names,
+            max_takeovers=_registry.most_takeovers,
+            patience=patience,
+        )
+    keeper = keeper_of(
+        held,
+        lost=lambda: _running.fence_all("another process has taken this one's name"),
+        regained=lambda: supervisor.doubt(),  # noqa: PLW0108 - it is made below
+    )
+    supervisor = Supervisor(
+        _dbos.executor_id(),
+        by_attributes=(settings.get("system_database_url") or "").startswith("postgres"),
+        holds=lambda: keeper is None or keeper.holds,
+        failover=failover,
+    )
     supervisor.start()
-    return supervisor
+    if keeper is not None:
+        keeper.start()
+    return _Watch(supervisor, keeper)
 
 
 def shutdown(*, timeout: Seconds = 0) -> None:

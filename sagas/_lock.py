@@ -5,85 +5,94 @@ At launch DBOS resumes every saga of its executor ID, also those that another li
 the same ID is running. So each process holds a lock in that name: with SQLite an exclusive
 transaction on a file beside the database, with PostgreSQL a session advisory lock. Either ends
 with the process, however that ends.
+
+On PostgreSQL a process that nobody has named takes the first name that is free. So one that is
+started again after a crash gets the name of one that is gone, and DBOS resumes its sagas at once.
 """
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 import time
-from typing import Any, Protocol
+from typing import Protocol
 
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 
 from ._config import safe
 from ._errors import SagaUsageError
+from ._session import Hold, Session, SessionLock, lock_key
 
 PATIENCE = 5.0
 """Seconds to wait for a predecessor that was killed: the server may not have noticed yet."""
+
+DEFAULT = "local"
+"""The name of an executor that nobody has named, as in DBOS."""
+
+MOST = 1000
+"""How many processes without a name there can be: local, local-2, local-3, ..."""
 
 
 class ExecutorLock(Protocol):
     """A held lock."""
 
+    @property
+    def executor_id(self) -> str:
+        """The name that is held."""
+        ...
+
+    def maintain(self) -> Hold:
+        """See that it is held still."""
+        ...
+
     def release(self) -> None:
         """Let another process have it."""
+        ...
 
 
-class _FileLock:
-    def __init__(self, connection: sqlite3.Connection) -> None:
+class FileLock:
+    """The lock beside a SQLite file."""
+
+    def __init__(self, connection: sqlite3.Connection, executor_id: str) -> None:
         self._connection = connection
+        self.executor_id = executor_id
+
+    def maintain(self) -> Hold:
+        """Nothing but the end of the process takes it away."""
+        return Hold.HELD
 
     def release(self) -> None:
+        """Let another process have it."""
         self._connection.close()
 
 
-class _SessionLock:
-    def __init__(self, engine: sa.Engine, connection: sa.Connection) -> None:
-        self._engine = engine
-        self._connection = connection
-
-    def release(self) -> None:
-        try:
-            self._connection.close()
-        finally:
-            self._engine.dispose()
-
-
-def _refusal(executor_id: str, url: str) -> SagaUsageError:
-    if url.startswith("sqlite"):
-        return SagaUsageError(
-            f"Another process runs sagas on {safe(url)}, as executor {executor_id!r} or another. A "
-            f"SQLite file serves one process: stop that one, or use PostgreSQL."
-        )
-    return SagaUsageError(
-        f"Another process is running as executor {executor_id!r} on {safe(url)}. Both would run "
-        f"the same sagas. Stop it, or give each process a name of its own: "
-        f"launch(executor_id=...)."
-    )
-
-
-def acquire(url: str, app: str, executor_id: str) -> ExecutorLock | None:
+def acquire(url: str, app: str, executor_id: str | None) -> ExecutorLock | None:
     """
     Take the lock of an executor.
 
+    Args:
+        url: The system database's.
+        app: The application's name.
+        executor_id: The executor's; None: nobody has named it.
+
     Returns:
-        None where there is nothing to lock: a database in memory.
+        None where there is nothing to lock: a database in memory; CockroachDB, which grants every
+        advisory lock.
 
     Raises:
-        SagaUsageError: Another process holds it.
+        SagaUsageError: Another process holds it, or the database does not answer.
     """
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "cockroachdb":
-        return None  # it grants every advisory lock
+        return None
     if parsed.get_backend_name() == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
             return None
-        return _lock_file(f"{parsed.database}.lock", executor_id, url)
-    return _lock_session(parsed, app, executor_id, url)
+        return _lock_file(f"{parsed.database}.lock", executor_id or DEFAULT, url)
+    return _lock_session(parsed, app, executor_id)
 
 
-def _lock_file(path: str, executor_id: str, url: str) -> ExecutorLock:
+def _lock_file(path: str, executor_id: str, url: str) -> FileLock:
     connection = sqlite3.connect(
         path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
     )
@@ -91,34 +100,48 @@ def _lock_file(path: str, executor_id: str, url: str) -> ExecutorLock:
         connection.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as error:
         connection.close()
-        raise _refusal(executor_id, url) from error
-    return _FileLock(connection)
+        raise SagaUsageError(
+            f"Another process runs sagas on {safe(url)}, as executor {executor_id!r} or another. A "
+            f"SQLite file serves one process: stop that one, or use PostgreSQL."
+        ) from error
+    return FileLock(connection, executor_id)
 
 
-def _lock_session(parsed: sa.URL, app: str, executor_id: str, url: str) -> ExecutorLock:
-    engine = sa.create_engine(
-        parsed.set(drivername="postgresql+psycopg"),
-        poolclass=sa.NullPool,
-        isolation_level="AUTOCOMMIT",
-        connect_args={"application_name": f"sagas executor {executor_id}"[:63]},
+def _lock_session(url: sa.URL, app: str, executor_id: str | None) -> SessionLock:
+    where = url.render_as_string(hide_password=True)
+    try:
+        session = Session(url)
+    except SQLAlchemyError as error:
+        raise SagaUsageError(f"The system database {where} cannot be used: {error}") from error
+    try:
+        if executor_id is None:
+            executor_id = _first_free(session, app, where)
+        else:
+            _wait_for(session, app, executor_id, where)
+        return SessionLock(session, url, app, executor_id)
+    except BaseException:
+        session.close()
+        raise
+
+
+def _first_free(session: Session, app: str, where: str) -> str:
+    for number in range(1, MOST + 1):
+        name = DEFAULT if number == 1 else f"{DEFAULT}-{number}"
+        if session.try_lock(lock_key(app, name)):
+            return name
+    raise SagaUsageError(
+        f"{MOST} processes of {app!r} without a name of their own run on {where}. Stop some, or "
+        f"name this one: launch(executor_id=...)."
     )
-    connection = engine.connect()
+
+
+def _wait_for(session: Session, app: str, executor_id: str, where: str) -> None:
     deadline = time.monotonic() + PATIENCE
-    while not _try_lock(connection, app, executor_id):
+    while not session.try_lock(lock_key(app, executor_id)):
         if time.monotonic() > deadline:
-            connection.close()
-            engine.dispose()
-            raise _refusal(executor_id, url)
+            raise SagaUsageError(
+                f"Another process is running as executor {executor_id!r} on {where}. Both would "
+                f"run the same sagas. Stop it, or give each process a name of its own: "
+                f"launch(executor_id=...)."
+            )
         time.sleep(0.2)
-    return _SessionLock(engine, connection)
-
-
-def lock_key(app: str, executor_id: str) -> int:
-    """The advisory lock's key: 64 bits, signed."""
-    digest = hashlib.sha256(f"sagas.executor\x00{app}\x00{executor_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big", signed=True)
-
-
-def _try_lock(connection: Any, app: str, executor_id: str) -> bool:
-    query = sa.text("SELECT pg_try_advisory_lock(:key)")
-    return bool(connection.execute(query, {"key": lock_key(app, executor_id)}).scalar())

@@ -105,11 +105,3 @@ def _why(row: Stopped, now: int) -> Stop:
     if row.timed_out:
         return Stop(Why.DBOS_TIMEOUT, "ran past the timeout of its DBOS workflow", None, now)
     return Stop(Why.DBOS_CANCEL, "was cancelled in DBOS", None, now)
-
-
-def takeover_reason(name: str, count: int) -> str:
-    """Why a saga is parked whose processes die."""
-    return (
-        f"saga {name!r} was taken over {count} times from processes that had died, which it may "
-        f"have killed. Find out why, and `retry`"
-    )

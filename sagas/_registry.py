@@ -31,6 +31,12 @@ def of(name: str) -> Rules | None:
     return _rules.get(name)
 
 
+def most_takeovers(name: str) -> int | None:
+    """How often a saga may be taken up again; None: without limit."""
+    rules = _rules.get(name)
+    return None if rules is None else rules.max_recovery_attempts
+
+
 def names() -> list[str]:
     """The sagas that are defined here."""
     return sorted(_rules)

@@ -117,6 +117,12 @@ def wake_all() -> None:
         run.bell.ring()
 
 
+def fence_all(why: str) -> None:
+    """Have every execution here begin nothing more and end."""
+    for run in all_runs():
+        run.fence(why)
+
+
 def count() -> int:
     """How many executions there are."""
     return len(_runs)

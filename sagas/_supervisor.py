@@ -25,6 +25,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from . import _dbos, _registry, _running, _settings
+from ._failover import Failover
 from ._marks import (
     NEVER_RAN,
     REQUEST,
@@ -46,8 +47,14 @@ MARGIN = timedelta(seconds=120)
 BUSY = 20
 """A round that takes long is followed by a rest of so many times that."""
 
+LOOKS = 4
+"""How often to look for an executor within the time after which it counts as gone."""
+
 LONGEST_OUTAGE = 5.0
 """Seconds between two tries while the database is away, at most."""
+
+
+_ANYBODYS = (Action.NEVER_RAN, Action.NOTHING)
 
 
 class Supervisor:
@@ -57,8 +64,8 @@ class Supervisor:
     Args:
         executor_id: This process, as DBOS calls it.
         by_attributes: Whether the database can search by attributes (PostgreSQL).
-        guard: Called in each round; whether this process may act. It keeps the process's lock.
-        is_ours: Whether this process acts for another executor, which is gone.
+        holds: Whether this process holds its executor's name.
+        failover: Takes over from other processes that are gone; None: that is off.
     """
 
     def __init__(
@@ -66,13 +73,15 @@ class Supervisor:
         executor_id: str,
         *,
         by_attributes: bool,
-        guard: Callable[[], bool] = lambda: True,
-        is_ours: Callable[[str], bool] = lambda _: False,
+        holds: Callable[[], bool] = lambda: True,
+        failover: Failover | None = None,
     ) -> None:
         self._executor = executor_id
         self._by_attributes = by_attributes
-        self._guard = guard
-        self._is_ours = is_ours
+        self._holds = holds
+        self._failover = failover
+        self._failover_at = time.monotonic()
+        self._unsure = False
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._noticed: set[str] = set()
@@ -103,6 +112,11 @@ class Supervisor:
         """An execution has ended here without an outcome; called from any thread."""
         self._lost.add(saga_id)
 
+    def doubt(self) -> None:
+        """Others may have taken sagas away that run here; called from any thread."""
+        self._unsure = True
+        self._wake.set()
+
     def _run(self) -> None:
         rest = _settings.interval()
         while not self._stopping.is_set():
@@ -128,8 +142,11 @@ class Supervisor:
         Raises:
             Exception: The database did not answer.
         """
-        if not self._guard():
+        if not self._holds():
             return
+        if self._unsure:
+            self._unsure = False
+            self._fence_what_is_gone()
         self._watch()
         self._find_stopped()
         for saga_id in list(self._stopped):
@@ -137,6 +154,16 @@ class Supervisor:
         for saga_id in list(self._lost):
             self._revive(saga_id)
         self._report()
+        if self._failover is not None and time.monotonic() >= self._failover_at:
+            self._failover.look()
+            patience = _settings.failover() or LONGEST_OUTAGE
+            self._failover_at = time.monotonic() + patience / LOOKS
+
+    def _fence_what_is_gone(self) -> None:
+        for row in self._rows_of(run.saga_id for run in _running.all_runs()):
+            run = _running.of(row.workflow_id)
+            if run is not None and (row.status != "PENDING" or row.executor_id != self._executor):
+                run.fence(f"saga {row.workflow_id!r} was taken over by another process")
 
     # --- the watcher
 
@@ -185,9 +212,16 @@ class Supervisor:
         return not final or _running.of(row.workflow_id) is not None
 
     def _reap(self, saga_id: str) -> None:
+        """See to a saga that DBOS has stopped, if that is this process's to do."""
         executor = self._stopped[saga_id]
-        if executor is not None and executor != self._executor and not self._is_ours(executor):
-            return  # its own process sees to it, for as long as that lives
+        if executor is None or executor == self._executor:
+            self._reap_as(saga_id, self._executor)
+        elif self._failover is not None and self._failover.is_dead(executor):
+            with self._failover.in_its_name(executor) as had:
+                if had:
+                    self._reap_as(saga_id, executor)
+
+    def _reap_as(self, saga_id: str, executor: str) -> None:
         row = _dbos.outside(_dbos.light_row, saga_id)
         if row is None or row.status not in _dbos.STOPPED:
             self._stopped.pop(saga_id, None)
@@ -204,10 +238,8 @@ class Supervisor:
             timed_out=deadline is not None and deadline <= _dbos.now(),
         )
         decision = decide(stopped, _registry.of(row.name), _dbos.now())
-        owner = row.executor_id
-        ours = owner == self._executor or (owner is not None and self._is_ours(owner))
-        if not ours and decision.action not in (Action.NEVER_RAN, Action.NOTHING):
-            self._stopped[saga_id] = owner
+        if row.executor_id != executor and decision.action not in _ANYBODYS:
+            self._stopped[saga_id] = row.executor_id
             return
         self._carry_out(saga_id, decision, marks)
 
@@ -259,8 +291,7 @@ class Supervisor:
             else:
                 log.warning("Saga %s had stopped without an outcome; it goes on.", saga_id)
                 self._mark(saga_id, {TAKEOVERS: marks.takeovers + 1})
-                queue = None if _dbos.is_internal(row.queue_name) else row.queue_name
-                _dbos.outside(_dbos.resume, saga_id, queue)
+                _dbos.outside(_dbos.resume, saga_id, _dbos.queue_of(row))
         self._lost.discard(saga_id)
 
     # --- undos that fail again and again

@@ -32,7 +32,7 @@ def warn_of_stranded() -> None:
     if not names:
         return
     rows = _dbos.outside(_dbos.active_rows, names, MOST)
-    found = stranded(((r.app_version, r.status) for r in rows), _dbos.application_version())
+    found = stranded(((r.app_version, r.status) for r in rows), _dbos.app_version())
     for version, count in found.items():
         log.warning(
             "%s%d sagas of version %r have not ended. This process runs version %r and takes up "
@@ -41,6 +41,6 @@ def warn_of_stranded() -> None:
             "At least " if len(rows) == MOST else "",
             count,
             version,
-            _dbos.application_version(),
+            _dbos.app_version(),
             version,
         )

@@ -9,6 +9,7 @@ from typing import Any
 from dbos import DBOS
 
 from sagas import SagaHandle, SagaStatus
+from sagas._session import Session, lock_key
 
 from ..conftest import FAST
 
@@ -82,3 +83,11 @@ def names(saga_id: str) -> list[str]:
 def status(saga_id: str) -> SagaStatus:
     """A saga's state."""
     return SagaHandle[Any](saga_id).status()
+
+
+def end_session(other: Session, app: str, executor_id: str) -> None:
+    """End the session that holds an executor's name, as a restart of the server does."""
+    key = lock_key(app, executor_id)
+    pid = other.holders([key])[key]
+    other.ask("SELECT pg_terminate_backend(:pid)", pid=pid)
+    until(lambda: other.holders([key]).get(key) != pid)

@@ -758,12 +758,12 @@ SECOND_PROCESS = """
 import json, sys
 import sagas
 try:
-    sagas.launch(json.loads(sys.argv[1]))
+    application = sagas.launch(json.loads(sys.argv[1]))
 except sagas.SagaUsageError as error:
     print(error)
 else:
     sagas.shutdown()
-    print("launched")
+    print("launched as", application.config["executor_id"])
 """
 
 
@@ -780,27 +780,38 @@ def _launch_elsewhere(config: dict[str, Any]) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
-def test_a_second_process_of_the_same_name(app: sagas.Launched, config: dict[str, Any]) -> None:
+@pytest.mark.parametrize("backend", ["postgres"])
+def test_a_second_process_of_the_same_name(config: dict[str, Any]) -> None:
     """Two processes of one executor ID would run the same sagas twice: the second is refused."""
-    answer = _launch_elsewhere(config)
+    named = {**config, "executor_id": "one"}
+    sagas.launch(named)
+    answer = _launch_elsewhere(named)
     assert "Another process" in answer
-    assert "executor 'local'" in answer
+    assert "executor 'one'" in answer
     assert "secret" not in answer
     sagas.shutdown()
-    assert _launch_elsewhere(config) == "launched"
+    assert _launch_elsewhere(named) == "launched as one"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["postgres"])
 def test_a_second_process_of_another_name(app: sagas.Launched, config: dict[str, Any]) -> None:
-    """A process with a name of its own may join on PostgreSQL."""
-    assert _launch_elsewhere({**config, "executor_id": "other"}) == "launched"
+    """Further processes may join on PostgreSQL, with names of their own or without."""
+    assert app.config["executor_id"] == "local"
+    assert _launch_elsewhere({**config, "executor_id": "other"}) == "launched as other"
+    assert _launch_elsewhere(config) == "launched as local-2"
 
 
 @pytest.mark.slow
-def test_a_second_process_on_sqlite(app: sagas.Launched, config: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", [None, "other"])
+def test_a_second_process_on_sqlite(
+    app: sagas.Launched, config: dict[str, Any], name: str | None
+) -> None:
     """SQLite is for one process, whatever its name: the refusal does not advise another name."""
-    answer = _launch_elsewhere({**config, "executor_id": "other"})
+    second = {**config, "executor_id": name}
+    answer = _launch_elsewhere(second)
+    assert "Another process" in answer
     assert "SQLite" in answer
     assert "executor_id=" not in answer
+    sagas.shutdown()
+    assert _launch_elsewhere(second) == f"launched as {name or 'local'}"

@@ -13,6 +13,7 @@ from dbos import DBOS, SetWorkflowID
 from dbos import error as dbos_error
 
 import sagas
+from sagas import _dbos
 
 from ..conftest import FAST
 from .support import Crash, names, until
@@ -275,3 +276,47 @@ def test_list_filters_what_the_client_needs(shared_app: sagas.Launched) -> None:
     )
     assert [row.workflow_id for row in rows] == ids[::-1]
     assert rows[0].output is None
+
+
+@DBOS.workflow(name="facts.gated")
+def gated() -> None:
+    until(lambda: SWITCH.get("gate"))
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_a_resumed_workflow_and_its_queue(shared_app: sagas.Launched, queued: bool) -> None:
+    """A running workflow can be resumed to its queue; DBOS's own queues have a reserved prefix."""
+    with SetWorkflowID(new_id()):
+        handle = DBOS.enqueue_workflow(FAST, gated) if queued else DBOS.start_workflow(gated)
+    saga_id = handle.workflow_id
+    until(lambda: handle.get_status().status == "PENDING")
+    [row] = DBOS.list_workflows(workflow_ids=[saga_id], load_input=False, load_output=False)
+    assert row.application_name == "test-app"
+    assert row.queue_name == (FAST if queued else None)
+    _dbos.resume(saga_id, _dbos.queue_of(row))
+    [row] = DBOS.list_workflows(workflow_ids=[saga_id], load_input=False, load_output=False)
+    assert _dbos.queue_of(row) == (FAST if queued else None)
+    assert str(row.queue_name).startswith(_dbos.RESERVED_QUEUES) is not queued
+    SWITCH["gate"] = True
+    handle.get_result()
+
+
+def test_running_workflows_by_name_and_application(shared_app: sagas.Launched) -> None:
+    """Rows are listed by name, application, version and executor; without a name, none."""
+    with SetWorkflowID(new_id()):
+        handle = DBOS.start_workflow(gated)
+    version, executor = _dbos.app_version(), DBOS.executor_id
+
+    def listed(*args: Any, **more: Any) -> bool:
+        return handle.workflow_id in {r.workflow_id for r in _dbos.pending_rows(*args, **more)}
+
+    assert listed(["facts.gated"], "test-app", version)
+    assert listed(["x", "facts.gated"], "test-app", version, executor_id=executor)
+    assert not listed(["facts.gated"], "test-app", version, executor_id="x")
+    assert not listed(["facts.gated"], "test-app", "x")
+    assert not listed(["facts.gated"], "other-app", version)
+    assert not listed(["x"], "test-app", version)
+    assert not listed([], "test-app", version)
+    SWITCH["gate"] = True
+    handle.get_result()
+    assert not listed(["facts.gated"], "test-app", version)
