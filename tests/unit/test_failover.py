@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from sagas._absence import Absence, observe
-from sagas._failover import Action, action, takeovers
+from sagas._failover import Action, action
+from sagas._marks import Marks
 
 PATIENCE = 10.0
 
@@ -79,10 +80,10 @@ def test_each_executor_has_its_own_absence() -> None:
 )
 def test_what_becomes_of_a_saga(attributes: Any, limit: int | None, expected: Action) -> None:
     """A saga goes on until it was taken over too often; one that was stopped stays so."""
-    assert action(attributes, limit) is expected
+    assert action(Marks.parse(attributes), limit) is expected
 
 
 def test_takeovers_are_counted_from_none() -> None:
     """A saga that was never taken over says so."""
-    assert takeovers(None) == 0
-    assert takeovers({"sagas.takeovers": 4}) == 4
+    assert Marks.parse(None).takeovers == 0
+    assert Marks.parse({"sagas.takeovers": 4}).takeovers == 4
