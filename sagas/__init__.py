@@ -26,6 +26,8 @@ from ._errors import (
 from ._handle import SagaHandle
 from ._history import SagaState, StepRecord
 from ._launch import Launched, launch, shutdown
+from ._marks import AuditEntry
+from ._requests import RequestResult
 from ._saga import Saga, saga
 from ._settings import Supervision
 from ._starter import Starter
@@ -34,12 +36,14 @@ from ._status import SagaStatus, StepStatus
 _step.set_foreign_thread_guard(_running.refuse_thread_of_a_saga)
 
 __all__ = [
+    "AuditEntry",
     "CompensationFailedError",
     "CurrentSaga",
     "Failure",
     "Launched",
     "NotUndone",
     "PivotPassedError",
+    "RequestResult",
     "Saga",
     "SagaCancelledError",
     "SagaClient",

@@ -1,40 +1,29 @@
-"""Looking at sagas from any process, with or without their code."""
+"""Sagas seen, and controlled, from any process, with or without their code."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import Any
 
 from . import _catalog, _config, _dbos
 from ._errors import SagaNotFoundError, SagaUsageError
+from ._gate import DBOSGate
 from ._handle import with_in_flight
 from ._history import SagaState, StepRecord, saga_state, step_records
-from ._saga import Saga
-from ._status import SagaStatus
-
-PAGE = 500
-
-_DBOS_STATUS: dict[SagaStatus, list[str]] = {
-    SagaStatus.STARTED: ["ENQUEUED", "DELAYED"],
-    SagaStatus.PENDING: ["PENDING", "ENQUEUED", "DELAYED"],
-    SagaStatus.COMPENSATING: ["PENDING", "ENQUEUED", "DELAYED"],
-    SagaStatus.COMPLETED: ["SUCCESS"],
-    SagaStatus.FAILED: ["ERROR"],
-    SagaStatus.PARKED: ["ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"],
-    SagaStatus.TERMINATED: ["ERROR", "CANCELLED"],
-}
-"""In which of DBOS's states a saga of each state can be."""
+from ._listing import Names, Statuses, check_limit, checked_filter, find
+from ._marks import Marks
+from ._operations import Operations
 
 States = list[SagaState]
 Texts = list[str]
-Names = str | Saga[..., Any] | Iterable[str | Saga[..., Any]]
 
 
-class SagaClient:
+class SagaClient(Operations):
     """
-    A view of the sagas in a system database.
+    A view of the sagas in a system database, and a hand on them.
 
     It may be used from several threads, and as a context manager.
 
@@ -58,7 +47,11 @@ class SagaClient:
             settings = _config.load()
         url = settings["system_database_url"]
         _config.check_reachable(url, create=False)
-        self._client = _dbos.client(url, settings.get("dbos_system_schema"))
+        self._client = _dbos.client(
+            url, settings.get("dbos_system_schema"), settings.get("serializer")
+        )
+        self._gate = DBOSGate(self._client)
+        self._by_attributes = not url.startswith("sqlite")
         try:
             self._client.list_workflows(limit=1)
         except Exception as error:
@@ -91,10 +84,10 @@ class SagaClient:
         Raises:
             SagaNotFoundError: There is no saga of this ID.
         """
-        rows = self._client.list_workflows(workflow_ids=[saga_id])
+        rows = self._client.list_workflows(workflow_ids=[saga_id], load_input=False)
         if not rows:
             raise SagaNotFoundError(f"There is no saga {saga_id!r} in this database.")
-        return saga_state(rows[0], self.history(saga_id))
+        return saga_state(rows[0], self._steps(rows[0]))
 
     def history(self, saga_id: str) -> tuple[StepRecord, ...]:
         """
@@ -103,18 +96,25 @@ class SagaClient:
         Raises:
             SagaNotFoundError: There is no saga of this ID.
         """
-        rows = self._client.list_workflow_steps(saga_id)
-        if not rows and not self._client.list_workflows(
+        rows = self._client.list_workflows(
             workflow_ids=[saga_id], load_input=False, load_output=False
-        ):
+        )
+        if not rows:
             raise SagaNotFoundError(f"There is no saga {saga_id!r} in this database.")
-        return with_in_flight(saga_id, step_records(rows))
+        return self._steps(rows[0])
+
+    def _steps(self, row: Any) -> tuple[StepRecord, ...]:
+        steps = self._client.list_workflow_steps(row.workflow_id)
+        return with_in_flight(row.workflow_id, step_records(steps, Marks.parse(row.attributes)))
 
     def list(
         self,
         *,
-        status: SagaStatus | str | Iterable[SagaStatus | str] | None = None,
+        status: Statuses | None = None,
         name: Names | None = None,
+        since: datetime | None = None,
+        needs_attention: bool | None = None,
+        attributes: Mapping[str, Any] | None = None,
         limit: int = 100,
     ) -> States:
         """
@@ -123,51 +123,21 @@ class SagaClient:
         Args:
             status: Only those in this state, or one of these.
             name: Only runs of this saga, or of these; a name or the saga itself.
+            since: Only those created at this moment or later; it has a time zone.
+            needs_attention: Only those that a person has to look at (PARKED, or failing again
+                and again), or, where False, only the others.
+            attributes: Only those to which the application attached these, each with this very
+                value. PostgreSQL looks them up by an index; SQLite's sagas are read through.
             limit: At most so many.
 
         Raises:
-            SagaUsageError: There is no such status, or the limit is no positive number.
+            SagaUsageError: There is no such status, or the limit is no positive number, or
+                another argument makes no sense.
         """
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise SagaUsageError(f"limit must be a whole number of 1 or more, not {limit!r}.")
-        wanted = _statuses(status)
-        names = self._known_names() if name is None else _given_names(name)
-        if not names or (wanted is not None and not wanted):
-            return []
-        found: States = []
-        offset = 0
-        while len(found) < limit:
-            page = self._page(names, wanted, min(PAGE, limit) if wanted is None else PAGE, offset)
-            # Sagas that were started meanwhile shift the pages: none is to be told twice.
-            known = {s.saga_id for s in found}
-            found += [
-                s for s in page if s.saga_id not in known and (wanted is None or s.status in wanted)
-            ]
-            offset += len(page)
-            if len(page) < (min(PAGE, limit) if wanted is None else PAGE):
-                break
-        return found[:limit]
-
-    def _page(self, names: Texts, wanted: set[SagaStatus] | None, size: int, offset: int) -> States:
-        dbos_status = (
-            None if wanted is None else sorted({d for s in wanted for d in _DBOS_STATUS[s]})
-        )
-        rows = self._client.list_workflows(
-            name=names,
-            status=dbos_status,
-            limit=size,
-            offset=offset,
-            sort_desc=True,
-            load_input=False,
-            load_output=False,
-        )
-        # What ended in an error tells FAILED from PARKED by that error; results may be large.
-        ended = [row.workflow_id for row in rows if row.status == "ERROR"]
-        if ended:
-            full = self._client.list_workflows(workflow_ids=ended, load_input=False)
-            by_id = {row.workflow_id: row for row in full}
-            rows = [by_id.get(row.workflow_id, row) for row in rows]
-        return [saga_state(row, loaded=False) for row in rows]
+        check_limit(limit)
+        wanted = checked_filter(status, name, since, needs_attention, attributes)
+        names = self._known_names() if wanted.names is None else [*wanted.names]
+        return find(self._client, wanted, names, limit, by_attributes=self._by_attributes)
 
     def _known_names(self) -> Texts:
         names = _catalog.names()
@@ -187,25 +157,20 @@ class SagaClient:
     async def list_async(
         self,
         *,
-        status: SagaStatus | str | Iterable[SagaStatus | str] | None = None,
+        status: Statuses | None = None,
         name: Names | None = None,
+        since: datetime | None = None,
+        needs_attention: bool | None = None,
+        attributes: Mapping[str, Any] | None = None,
         limit: int = 100,
     ) -> States:
         """`list`, for use on an event loop."""
-        return await asyncio.to_thread(self.list, status=status, name=name, limit=limit)
-
-
-def _statuses(status: Any) -> set[SagaStatus] | None:
-    if status is None:
-        return None
-    one = isinstance(status, str)
-    try:
-        return {SagaStatus(s) for s in ([status] if one else status)}
-    except ValueError as error:
-        known = ", ".join(s.value for s in SagaStatus)
-        raise SagaUsageError(f"{error}. A saga's status is one of: {known}.") from error
-
-
-def _given_names(name: Any) -> Texts:
-    several = [name] if isinstance(name, str | Saga) else list(name)
-    return [n.name if isinstance(n, Saga) else n for n in several]
+        return await asyncio.to_thread(
+            self.list,
+            status=status,
+            name=name,
+            since=since,
+            needs_attention=needs_attention,
+            attributes=attributes,
+            limit=limit,
+        )

@@ -69,6 +69,11 @@ InUse = dbos_error.DBOSWorkflowIDInUseError
 Deduplicated = dbos_error.DBOSQueueDeduplicatedError
 DBOSError = dbos_error.DBOSException
 
+Api = type[DBOS] | DBOSClient
+"""What workflows are looked at and controlled by: DBOS in a launched process, or a client."""
+
+API: Api = DBOS
+
 
 def outside(fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Call `fn` as if no workflow were running here."""
@@ -451,12 +456,14 @@ def queue_of(row: Any) -> str | None:
     return None if queue is None or queue.startswith(RESERVED_QUEUES) else queue
 
 
-def client(url: str, schema: str | None = None) -> DBOSClient:
+def client(url: str, schema: str | None = None, serializer: Any = None) -> DBOSClient:
     """A client of a system database."""
+    options = {} if serializer is None else {"serializer": serializer}
     return DBOSClient(
         system_database_url=url,
         dbos_system_schema=schema or "dbos",
         retry_connection_errors=False,
+        **options,
     )
 
 

@@ -116,7 +116,13 @@ async def _wait_for(run: SagaRun, other: _running.Run) -> None:
 
 def _is_first(row: Any, marks: Marks) -> bool:
     """Whether no execution before this one can have begun a step."""
-    again = marks.takeovers or marks.retry or marks.parked is not None or marks.turn is not None
+    again = (
+        marks.takeovers
+        or marks.retry
+        or marks.parked_ms
+        or marks.parked is not None
+        or marks.turn is not None
+    )
     return row.recovery_attempts == 1 and not again and _is_at_home(row.queue_name)
 
 

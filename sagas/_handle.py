@@ -10,12 +10,15 @@ from typing import Any, Generic, TypeVar, cast
 
 from steps._mode import ShuttingDown
 from steps._policy import Seconds, seconds
+from steps.abc import current_recorder
 
-from . import _dbos, _running
+from . import _dbos, _gate, _running, _verbs
 from ._control import Interrupted
 from ._errors import SagaNotFoundError, SagaOutcomeError, SagaUsageError
 from ._history import SagaState, StepRecord, failure_of, saga_state, step_records
+from ._marks import Marks
 from ._outcome import ended_with
+from ._requests import RequestResult
 from ._status import SagaStatus, StepStatus
 
 R_co = TypeVar("R_co", covariant=True)
@@ -72,7 +75,7 @@ class SagaHandle(Generic[R_co]):
             TimeoutError: It has not ended in time.
             SagaUsageError: Called on a running event loop, or in a saga.
         """
-        _refuse_in_saga("SagaHandle.result()")
+        refuse_in_saga("SagaHandle.result()")
         refuse_on_loop("SagaHandle.result()", "await SagaHandle.result_async()")
         patience = None if timeout is None else _patience(timeout)
         began = time.monotonic()
@@ -99,7 +102,7 @@ class SagaHandle(Generic[R_co]):
 
     async def result_async(self, *, timeout: Seconds | None = None) -> R_co:
         """`result`, for use on an event loop."""
-        _refuse_in_saga("SagaHandle.result_async()")
+        refuse_in_saga("SagaHandle.result_async()")
         patience = None if timeout is None else _patience(timeout)
         try:
             async with asyncio.timeout(patience):
@@ -154,6 +157,39 @@ class SagaHandle(Generic[R_co]):
     async def state_async(self) -> SagaState:
         """`state`, for use on an event loop."""
         return await asyncio.to_thread(state_of, self.saga_id)
+
+    def cancel(
+        self, reason: str = "", *, by: str | None = None, wait: bool = False
+    ) -> RequestResult:
+        """
+        Ask the saga to undo what it has done; see `SagaClient.cancel`.
+
+        Args:
+            reason: Why; it becomes the `reason` of the `SagaCancelledError` it ends with.
+            by: Who asks.
+            wait: Return after the saga's end only. Accepted then means that it was cancelled.
+
+        Durability:
+            Written before this returns: no crash, of this process or the saga's, loses it.
+
+        Raises:
+            SagaNotFoundError: It is gone.
+            SagaUsageError: Bad input; or called in a saga, or on a running event loop.
+        """
+        refuse_in_saga("SagaHandle.cancel()")
+        refuse_on_loop("SagaHandle.cancel()", "await SagaHandle.cancel_async()")
+        gate = _gate.here()
+        result = _verbs.cancel(gate, self.saga_id, reason, by=by)
+        return _verbs.wait_for_cancel(gate, self.saga_id) if wait and result else result
+
+    async def cancel_async(
+        self, reason: str = "", *, by: str | None = None, wait: bool = False
+    ) -> RequestResult:
+        """`cancel`, for use on an event loop."""
+        refuse_in_saga("SagaHandle.cancel_async()")
+        gate = _gate.here()
+        result = await asyncio.to_thread(_verbs.cancel, gate, self.saga_id, reason, by=by)
+        return await _verbs.wait_async(gate, self.saga_id) if wait and result else result
 
 
 _waiting: set[asyncio.Future[Any]] = set()
@@ -213,7 +249,7 @@ def state_of(saga_id: str, *, with_steps: bool = True) -> SagaState:
         raise SagaNotFoundError(f"There is no saga {saga_id!r}.")
     if not with_steps:
         return saga_state(row)
-    steps = step_records(_dbos.outside(_dbos.list_steps, saga_id))
+    steps = step_records(_dbos.outside(_dbos.list_steps, saga_id), Marks.parse(row.attributes))
     return saga_state(row, with_in_flight(saga_id, steps))
 
 
@@ -242,8 +278,14 @@ def with_in_flight(saga_id: str, steps: tuple[StepRecord, ...]) -> tuple[StepRec
     return tuple(records[i] for i in sorted(records))
 
 
-def _refuse_in_saga(what: str) -> None:
-    if _dbos.workflow_id() is not None:
+def refuse_in_saga(what: str) -> None:
+    """
+    Refuse a call in a saga, or in a step.
+
+    Raises:
+        SagaUsageError: One is running here.
+    """
+    if _dbos.workflow_id() is not None or current_recorder.get() is not None:
         raise SagaUsageError(
             f"{what} was called in a workflow or a step. Its answer would be another in a replay."
         )

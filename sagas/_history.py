@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from steps._attempts import attempts_of, describe, type_name
-from steps._errors import StepFailedError
+from steps._errors import RetriesExhaustedError, StepFailedError, StepTimeoutError
 from steps.abc import Retried
 
 from ._errors import Failure, SagaOutcomeError, SagaParkedError
-from ._marks import Marks, of_user
+from ._marks import AuditEntry, Marks, of_user
+from ._messages import NONE, RESOLVED, SENTINEL, kind
 from ._outcome import ended_with
-from ._stack import undone_step
+from ._stack import undone_name, undone_step
 from ._status import SagaStatus, StepStatus, saga_status
 
 DBOS_QUEUES = "_dbos_"
 """What the names of DBOS's own queues begin with: there it puts what it recovers or resumes."""
+
+_NO_MARKS = Marks()
+
+"""The key that tells what this library records from what a user's code returned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,8 @@ class StepRecord:
     """Why its undo failed for good."""
     undo_attempts: int = 0
     """How often its undo was tried, in the execution that got its outcome."""
+    note: str | None = None
+    """What was said of it by the person who declared it undone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ class SagaState:
     turned_at: datetime | None = None
     """When it turned round; None where it had nothing to undo."""
     reason: str | None = None
-    """What a PARKED saga waits for."""
+    """What a PARKED saga waits for, or what fails again and again in one that runs."""
     steps: tuple[StepRecord, ...] = ()
     """Its steps by ID (not loaded by `list`)."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -79,11 +86,17 @@ class SagaState:
     """The process that ran it last."""
     app_version: str | None = None
     """The version of the application that runs it."""
+    deadline: datetime | None = None
+    """When its time is up; None where it was started without a limit of its own."""
+    stop_requested: str | None = None
+    """Why it is to turn round, while it has not."""
+    audit: tuple[AuditEntry, ...] = ()
+    """What was done to it from outside, oldest first."""
 
     @property
     def needs_attention(self) -> bool:
-        """Whether a person has to look at it."""
-        return self.status is SagaStatus.PARKED
+        """Whether a person has to look at it: it is PARKED, or fails again and again."""
+        return self.status is SagaStatus.PARKED or self.reason is not None
 
 
 def at(milliseconds: int | None) -> datetime | None:
@@ -100,24 +113,48 @@ def failure_of(error: Any, step: str | None = None, step_id: int | None = None) 
     return Failure(step, step_id, type_name(error), describe(error))
 
 
-def step_records(rows: Iterable[Mapping[str, Any]]) -> tuple[StepRecord, ...]:
+def step_records(
+    rows: Iterable[Mapping[str, Any]], marks: Marks = _NO_MARKS
+) -> tuple[StepRecord, ...]:
     """
     The steps of a saga, each with its undo.
 
     Args:
         rows: What `DBOS.list_workflow_steps` returns.
+        marks: What is written about the saga into its attributes.
     """
     records: dict[int, StepRecord] = {}
-    for row in rows:
-        target = undone_step(row["function_name"])
+    ordered = sorted(rows, key=lambda row: int(row["function_id"]))
+    waits = {row["function_id"] for row in ordered if row["function_name"] == "DBOS.recv"}
+    for row in ordered:
+        step_id, name = row["function_id"], row["function_name"]
+        if name == "DBOS.sleep" and step_id - 1 in waits:
+            continue  # the time limit of the wait before it
+        target = undone_step(name)
         if target is None:
-            records[row["function_id"]] = _step_record(row)
+            records[step_id] = _step_record(row)
         else:
             before = records.get(target) or StepRecord(
-                target, row["function_name"].split(":", 2)[2], StepStatus.COMPLETED
+                target, undone_name(name) or "", StepStatus.COMPLETED
             )
             records[target] = _with_undo(before, row)
+    records.update(_marked(records, marks))
     return tuple(records[i] for i in sorted(records))
+
+
+def _marked(records: Mapping[int, StepRecord], marks: Marks) -> dict[int, StepRecord]:
+    """The records that marks change, or add."""
+    found = {}
+    unknown = marks.parked.step_id if marks.parked is not None else None
+    if unknown is not None:
+        record = records.get(unknown) or StepRecord(unknown, "?", StepStatus.UNKNOWN, attempts=0)
+        if record.status in (StepStatus.FAILED, StepStatus.TIMED_OUT, StepStatus.UNKNOWN):
+            found[unknown] = replace(record, status=StepStatus.UNKNOWN)
+    for step_id, resolution in marks.resolved.items():
+        record = records.get(step_id) or StepRecord(step_id, "?", StepStatus.RESOLVED, attempts=0)
+        if record.status is not StepStatus.COMPENSATED:
+            found[step_id] = replace(record, status=StepStatus.RESOLVED, note=resolution.note)
+    return found
 
 
 def _step_record(row: Mapping[str, Any]) -> StepRecord:
@@ -127,29 +164,88 @@ def _step_record(row: Mapping[str, Any]) -> StepRecord:
         row["error"],
         row["output"],
     )
-    failed = error is not None
+    status = StepStatus.COMPLETED if error is None else _how_it_failed(error)
+    result = output.result if isinstance(output, Retried) else output
+    if name == "DBOS.recv":
+        name = "receive"
+        if kind(output) == SENTINEL:
+            status, result = StepStatus.FAILED, None
+        elif output == NONE:
+            result = None
     return StepRecord(
         step_id=step_id,
         name=name,
-        status=StepStatus.FAILED if failed else StepStatus.COMPLETED,
-        result=output.result if isinstance(output, Retried) else output,
-        error=failure_of(error, name, step_id) if failed else None,
-        attempts=attempts_of(error if failed else output),
+        status=status,
+        result=result,
+        error=None if error is None else failure_of(error, name, step_id),
+        attempts=attempts_of(output if error is None else error),
         executed_at=at(row["started_at_epoch_ms"]),
         completed_at=at(row["completed_at_epoch_ms"]),
     )
 
 
+def _how_it_failed(error: Any) -> StepStatus:
+    last = error.errors[-1] if isinstance(error, RetriesExhaustedError) else error
+    return StepStatus.TIMED_OUT if isinstance(last, StepTimeoutError) else StepStatus.FAILED
+
+
 def _with_undo(record: StepRecord, row: Mapping[str, Any]) -> StepRecord:
-    error = row["error"]
-    failed = error is not None
+    error, output = row["error"], row["output"]
+    note = None
+    if error is not None:
+        status = StepStatus.COMPENSATION_FAILED
+    elif kind(output) == RESOLVED:
+        status, note = StepStatus.RESOLVED, output.get("note")
+    else:
+        status = StepStatus.COMPENSATED
     return replace(
         record,
-        status=StepStatus.COMPENSATION_FAILED if failed else StepStatus.COMPENSATED,
+        status=status,
         undo_executed_at=at(row["started_at_epoch_ms"]),
         compensated_at=at(row["completed_at_epoch_ms"]),
-        undo_error=failure_of(error, row["function_name"], record.step_id) if failed else None,
-        undo_attempts=attempts_of(error if failed else row["output"]),
+        undo_error=None
+        if error is None
+        else failure_of(error, row["function_name"], record.step_id),
+        undo_attempts=attempts_of(output if error is None else error),
+        note=None if note is None else str(note),
+    )
+
+
+def has_begun(row: Any, marks: Marks) -> bool:
+    """
+    Whether a saga that waits in a queue has run before, as far as its row tells.
+
+    DBOS counts its recoveries anew when it resumes a workflow, so the marks are asked too.
+    """
+    internal = (row.queue_name or "").startswith(DBOS_QUEUES)
+    taken_up = marks.takeovers or marks.retry or marks.parked_ms or marks.parked is not None
+    return internal or bool(row.recovery_attempts) or bool(taken_up)
+
+
+def _deadline(row: Any, marks: Marks) -> datetime | None:
+    if marks.timeout is None or row.created_at is None:
+        return None
+    could_begin = max(row.created_at, row.delay_until_epoch_ms or 0)
+    try:
+        moment = at(could_begin)
+        assert moment is not None
+        return moment + timedelta(seconds=marks.timeout, milliseconds=marks.parked_ms)
+    except OverflowError:
+        return None  # beyond all calendars
+
+
+def _reason(status: SagaStatus, error: SagaOutcomeError | None, marks: Marks) -> str | None:
+    """What a person has to know."""
+    if status is SagaStatus.PARKED:
+        return error.reason if isinstance(error, SagaParkedError) else "parked"
+    failing = marks.struggling
+    if failing is None or status.is_final:
+        return None
+    what = f"step {failing.step_id} {failing.name!r}"
+    what = what if marks.turn is None else f"the undo of {what}"
+    return (
+        f"{what} has failed {failing.attempts} times and is tried again; the last error: "
+        f"{failing.error}"
     )
 
 
@@ -164,10 +260,10 @@ def saga_state(row: Any, steps: tuple[StepRecord, ...] = (), *, loaded: bool = T
     """
     marks = Marks.parse(row.attributes)
     error = ended_with(row)
-    internal = (row.queue_name or "").startswith(DBOS_QUEUES)
-    begun = internal or bool(row.recovery_attempts)
-    status = saga_status(row.status, marks, error, has_begun=begun)
+    status = saga_status(row.status, marks, error, has_begun=has_begun(row, marks))
     failure = error.failure if error is not None else (marks.turn.cause if marks.turn else None)
+    internal = (row.queue_name or "").startswith(DBOS_QUEUES)
+    waits = status in (SagaStatus.STARTED, SagaStatus.PENDING)
     return SagaState(
         saga_id=row.workflow_id,
         name=row.name,
@@ -179,10 +275,13 @@ def saga_state(row: Any, steps: tuple[StepRecord, ...] = (), *, loaded: bool = T
         error=error,
         failure=failure,
         turned_at=at(marks.turn.time) if marks.turn else None,
-        reason=error.reason if isinstance(error, SagaParkedError) else None,
+        reason=_reason(status, error, marks),
         steps=steps,
         attributes=of_user(row.attributes),
         queue=None if internal else row.queue_name,
         executor_id=row.executor_id,
         app_version=row.app_version,
+        deadline=_deadline(row, marks),
+        stop_requested=marks.stop.text if marks.stop is not None and waits else None,
+        audit=marks.audit,
     )

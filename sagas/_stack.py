@@ -32,6 +32,12 @@ def undone_step(recorded_name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def undone_name(recorded_name: str) -> str | None:
+    """That step's name; None where it is no undo."""
+    match = _UNDO.match(recorded_name)
+    return match[2] if match else None
+
+
 @dataclass(slots=True)
 class Stack:
     """The compensations of a saga's completed steps."""

@@ -11,7 +11,6 @@ waits on.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from steps._errors import StepTimeoutError
 from . import _dbos
 from ._errors import SagaUsageError
 from ._marks import PREFIX
-from ._messages import KIND, NONE, SENTINEL
+from ._messages import KIND, NONE, SENTINEL, kind
 from ._outcome import stopped_step
 from ._performing import not_received
 from ._stop import Stop
@@ -44,10 +43,6 @@ class Waiting:
 def sentinel(wait_id: int, stop: Stop) -> dict[str, Any]:
     """The message that ends a wait."""
     return {KIND: SENTINEL, "wait": wait_id, **stop.as_json()}
-
-
-def _is_envelope(message: Any, kind: str) -> bool:
-    return isinstance(message, Mapping) and message.get(KIND) == kind
 
 
 async def wait(run: SagaRun, topic: str | None, seconds: float | None) -> Any:
@@ -77,17 +72,16 @@ async def wait(run: SagaRun, topic: str | None, seconds: float | None) -> Any:
     run.waiting = Waiting(what)
     try:
         message = await _receive(run, place, first, FOR_EVER if seconds is None else seconds)
+        if topic is not None and message is None:
+            assert seconds is not None, "a wait for ever does not run out of time"
+            raise StepTimeoutError(f"receive({topic!r})", seconds)
     except Exception as error:
         run.note_stop(error)
-        if run.stopped is not None:
-            run.raised.append((error, first, "sleep" if topic is None else "receive"))
+        run.raised.append((error, first, "sleep" if topic is None else "receive"))
         raise
     finally:
         run.waiting = None
-    if topic is not None and message is None:
-        assert seconds is not None, "a wait for ever does not run out of time"
-        raise StepTimeoutError(f"receive({topic!r})", seconds)
-    return None if _is_envelope(message, NONE) else message
+    return None if message == NONE else message
 
 
 async def _receive(run: SagaRun, topic: str, first: int, seconds: float) -> Any:
@@ -102,7 +96,7 @@ async def _receive(run: SagaRun, topic: str, first: int, seconds: float) -> Any:
         except BaseException as error:
             not_received(run, error, wait_id)
             raise
-        if not _is_envelope(message, SENTINEL):
+        if kind(message) != SENTINEL:
             return message
         if message.get("wait") == first:
             stop = Stop.parse(message)

@@ -14,12 +14,14 @@ import sagas
 import steps
 
 SAGAS = [
+    "AuditEntry",
     "CompensationFailedError",
     "CurrentSaga",
     "Failure",
     "Launched",
     "NotUndone",
     "PivotPassedError",
+    "RequestResult",
     "Saga",
     "SagaCancelledError",
     "SagaClient",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sagas import (
+    AuditEntry,
     CompensationFailedError,
     Failure,
     SagaFailedError,
@@ -19,8 +20,21 @@ from sagas import (
     StepStatus,
 )
 from sagas._history import at, failure_of, saga_state, step_records
-from sagas._marks import Turn
-from steps import NonRetryableError, RetriesExhaustedError, StepFailedError
+from sagas._marks import (
+    PARKED_MS,
+    RETRY,
+    TAKEOVERS,
+    TIMEOUT,
+    Marks,
+    Parked,
+    Resolution,
+    Struggling,
+    Turn,
+    stop_attributes,
+)
+from sagas._messages import NONE
+from sagas._stop import Stop, Why
+from steps import NonRetryableError, RetriesExhaustedError, StepFailedError, StepTimeoutError
 from steps.abc import Retried
 
 BEGAN, ENDED = 1_700_000_000_000, 1_700_000_001_500
@@ -61,6 +75,7 @@ def workflow(**changes: Any) -> Any:
         "queue_name": None,
         "executor_id": "local",
         "app_version": "v1",
+        "delay_until_epoch_ms": None,
     }
     return SimpleNamespace(**{**fields, **changes})
 
@@ -139,10 +154,17 @@ def test_an_undo_that_succeeded_later() -> None:
     rows = [
         row(1, "reserve"),
         row(4, "undo:1:reserve", error=OSError("closed")),
-        row(7, "undo:1:reserve#2"),
+        row(7, "undo:1:reserve#1", error=OSError("still")),
+        row(9, "undo:1:reserve#2", output=Retried(None, 3)),
     ]
-    (record,) = step_records(rows)
-    assert (record.status, record.undo_error) == (StepStatus.COMPENSATED, None)
+    for order in (rows, rows[::-1]):
+        (record,) = step_records(order)
+        assert (record.name, record.status) == ("reserve", StepStatus.COMPENSATED)
+        assert (record.undo_error, record.undo_attempts) == (None, 3)
+    (record,) = step_records(rows[:3])
+    assert record.status is StepStatus.COMPENSATION_FAILED
+    assert record.undo_error is not None
+    assert record.undo_error.message == "still"
 
 
 def test_an_undo_of_something_that_has_no_row() -> None:
@@ -150,9 +172,93 @@ def test_an_undo_of_something_that_has_no_row() -> None:
     (record,) = step_records([row(4, "undo:2:refund: all#1")])
     assert (record.step_id, record.name, record.status) == (
         2,
-        "refund: all#1",
+        "refund: all",
         StepStatus.COMPENSATED,
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (StepTimeoutError("charge", 3), StepStatus.TIMED_OUT),
+        (
+            RetriesExhaustedError("charge", 2, [OSError(), StepTimeoutError("charge", 3)]),
+            StepStatus.TIMED_OUT,
+        ),
+        (
+            RetriesExhaustedError("charge", 2, [StepTimeoutError("charge", 3), OSError()]),
+            StepStatus.FAILED,
+        ),
+    ],
+)
+def test_a_step_that_took_too_long(error: Exception, status: StepStatus) -> None:
+    """A step whose last attempt ran out of time is told from one that failed."""
+    (record,) = step_records([row(2, "charge", error=error)])
+    assert record.status is status
+
+
+@pytest.mark.parametrize(
+    ("output", "status", "result"),
+    [
+        ({"approved": True}, StepStatus.COMPLETED, {"approved": True}),
+        (dict(NONE), StepStatus.COMPLETED, None),
+        ({"__sagas__": "sentinel", "step_id": 4}, StepStatus.FAILED, None),
+        (None, StepStatus.COMPLETED, None),
+    ],
+)
+def test_a_wait_for_a_message(output: Any, status: StepStatus, result: Any) -> None:
+    """A wait is one step with the message for its result; its time limit is no step."""
+    rows = [row(4, "DBOS.recv", output=output), row(5, "DBOS.sleep", output=1.0)]
+    (record,) = step_records([*rows])
+    assert (record.step_id, record.name) == (4, "receive")
+    assert (record.status, record.result) == (status, result)
+
+
+def test_a_raw_sleep_is_a_step() -> None:
+    """A `DBOS.sleep` that belongs to no wait is shown."""
+    rows = [row(4, "DBOS.recv"), row(6, "DBOS.sleep"), row(8, "DBOS.sleep")]
+    assert [r.step_id for r in step_records(rows)] == [4, 6, 8]
+
+
+def test_a_result_that_looks_like_ours_is_the_users() -> None:
+    """What a step returned is shown as it is, whatever its keys."""
+    (record,) = step_records([row(1, "a", output=dict(NONE))])
+    assert (record.status, record.result) == (StepStatus.COMPLETED, NONE)
+
+
+def test_a_step_that_was_resolved() -> None:
+    """A step that a person has undone says so, with the note, also before its saga has noticed."""
+    marks = Marks(
+        resolved={1: Resolution("by phone", "ann"), 2: Resolution("x"), 7: Resolution("y")}
+    )
+    recorded = {"__sagas__": "resolved", "note": "by mail", "by": "ann"}
+    rows = [
+        row(1, "reserve"),
+        row(2, "charge"),
+        row(3, "pack"),
+        row(5, "undo:3:pack", error=OSError()),
+        row(6, "undo:2:charge"),
+        row(8, "undo:3:pack#1", output=recorded),
+    ]
+    states = {r.step_id: (r.name, r.status, r.note) for r in step_records(rows, marks)}
+    assert states == {
+        1: ("reserve", StepStatus.RESOLVED, "by phone"),
+        2: ("charge", StepStatus.COMPENSATED, None),
+        3: ("pack", StepStatus.RESOLVED, "by mail"),
+        7: ("?", StepStatus.RESOLVED, "y"),
+    }
+
+
+def test_a_step_whose_outcome_is_unknown() -> None:
+    """The step that a saga is parked for is shown, though nothing of it is recorded."""
+    marks = Marks(parked=Parked("unknown", 5, 2))
+    first, second = step_records([row(1, "reserve")], marks)
+    assert (first.status, second.status) == (StepStatus.COMPLETED, StepStatus.UNKNOWN)
+    assert (second.step_id, second.name, second.attempts) == (2, "?", 0)
+    (record,) = step_records([row(2, "charge", error=OSError())], marks)
+    assert (record.name, record.status) == ("charge", StepStatus.UNKNOWN)
+    (record,) = step_records([], Marks(parked=marks.parked, resolved={2: Resolution("no")}))
+    assert record.status is StepStatus.RESOLVED
 
 
 def test_steps_are_in_the_order_of_calls() -> None:
@@ -260,6 +366,82 @@ def test_the_state_of_a_saga_in_a_queue(
     """A saga that waits to be resumed has begun; one that waits for its first run has not."""
     state = saga_state(workflow(status="ENQUEUED", completed_at=None, output=None, **changes))
     assert (state.status, state.queue) == (status, queue)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{TAKEOVERS: 1}, {RETRY: 1}, {PARKED_MS: 1}, Parked("x", 5, 1).attributes()],
+    ids=lambda a: next(iter(a)),
+)
+def test_the_state_of_a_saga_that_was_resumed(attributes: dict[str, Any]) -> None:
+    """DBOS counts anew when it resumes: the marks tell that the saga had begun all the same."""
+    state = saga_state(
+        workflow(status="ENQUEUED", queue_name="orders", recovery_attempts=0, attributes=attributes)
+    )
+    assert state.status is SagaStatus.PENDING
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds"),
+    [
+        ({"attributes": {TIMEOUT: 60}}, 60),
+        ({"attributes": {TIMEOUT: 0.5, PARKED_MS: 2_000}}, 2.5),
+        ({"attributes": {TIMEOUT: 60}, "delay_until_epoch_ms": BEGAN + 7_000}, 67),
+        ({"attributes": {TIMEOUT: 60}, "delay_until_epoch_ms": BEGAN - 7_000}, 60),
+        ({"attributes": {PARKED_MS: 5}}, None),
+        ({"attributes": {TIMEOUT: 1e300}}, None),
+        ({"attributes": {TIMEOUT: 60}, "created_at": None}, None),
+    ],
+)
+def test_the_deadline_of_a_saga(changes: dict[str, Any], seconds: float | None) -> None:
+    """A saga's time runs from when it could begin, and stands still while it is parked."""
+    began = at(BEGAN)
+    assert began is not None
+    deadline = None if seconds is None else began + timedelta(seconds=seconds)
+    assert saga_state(workflow(**changes)).deadline == deadline
+
+
+CANCEL = Stop(Why.CANCEL, "no stock", "ann")
+
+
+@pytest.mark.parametrize(
+    ("status", "more", "text"),
+    [
+        ("PENDING", {}, "cancelled by ann: no stock"),
+        ("ENQUEUED", {}, "cancelled by ann: no stock"),
+        ("CANCELLED", {}, "cancelled by ann: no stock"),
+        ("PENDING", Turn(3, Failure(None, None, "E", "m")).attributes(), None),
+        ("SUCCESS", {}, None),
+        ("CANCELLED", Parked("x").attributes(), None),
+    ],
+)
+def test_a_request_to_stop_is_shown(status: str, more: dict[str, Any], text: str | None) -> None:
+    """A request shows as long as the saga has yet to follow it; no longer, and not too late."""
+    attributes = {**stop_attributes(CANCEL), **more}
+    assert saga_state(workflow(status=status, attributes=attributes)).stop_requested == text
+
+
+def test_a_saga_that_struggles_asks_for_a_person() -> None:
+    """An undo that fails again and again is named, with its attempts and its last error."""
+    failing = Struggling(2, "reserve", 7, "closed").attributes()
+    turn = Turn(3, Failure(None, None, "E", "m")).attributes()
+    state = saga_state(workflow(status="PENDING", attributes={**failing, **turn}))
+    assert state.needs_attention
+    assert state.reason == (
+        "the undo of step 2 'reserve' has failed 7 times and is tried again; the last error: closed"
+    )
+    forwards = saga_state(workflow(status="PENDING", attributes=failing))
+    assert forwards.reason is not None
+    assert forwards.reason.startswith("step 2 'reserve' has failed 7 times")
+    ended = saga_state(workflow(attributes={**failing, **turn}))
+    assert (ended.needs_attention, ended.reason) == (False, None)
+
+
+def test_what_was_done_to_a_saga_is_shown() -> None:
+    """The audit is part of the state, and no attribute of the user's."""
+    entry = AuditEntry("cancel", BEGAN, "ann", "no stock")
+    state = saga_state(workflow(attributes={"order": 7, **entry.attributes("a")}))
+    assert (state.audit, state.attributes) == ((entry,), {"order": 7})
 
 
 def test_a_state_without_its_result() -> None:

@@ -9,23 +9,54 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sagas import Failure
-from sagas._marks import LONGEST_TEXT, PARKED, PREFIX, TURN, Marks, Turn, json_text, of_user
+from sagas import AuditEntry, Failure
+from sagas._marks import (
+    AUDIT,
+    LONGEST_TEXT,
+    NEVER_RAN,
+    PARKED,
+    PARKED_MS,
+    PREFIX,
+    REQUEST,
+    RESOLVED,
+    RETRY,
+    STOP,
+    STRUGGLING,
+    TAKEOVERS,
+    TERMINATED,
+    TIMEOUT,
+    TURN,
+    Marks,
+    Parked,
+    Resolution,
+    Struggling,
+    Turn,
+    json_text,
+    of_user,
+    resolved_attributes,
+    stop_attributes,
+    terminated_attributes,
+)
+from sagas._stop import Stop, Why
 
 quick = settings(max_examples=50, deadline=None)
 
 any_text = st.text(st.characters(exclude_categories=[]), max_size=50)
 
 
-def stored(mark: Turn) -> Marks:
+def stored(mark: Turn | Parked | Struggling) -> Marks:
     """The mark after a trip through the database."""
-    return Marks.parse(json.loads(json.dumps(mark.attributes())))
+    return parsed(mark.attributes())
+
+
+def parsed(attributes: dict[str, Any]) -> Marks:
+    return Marks.parse(json.loads(json.dumps(attributes)))
 
 
 def test_a_turn_survives_the_database() -> None:
     """Where and why a saga turned round is read as it was written."""
     turn = Turn(4, Failure("charge", 3, "shop.CardError", "no money", "Traceback ..."), 1_700_000)
-    assert stored(turn) == Marks(turn=turn, parked=None)
+    assert stored(turn) == Marks(turn=turn)
 
 
 def test_a_turn_of_the_body_survives_the_database() -> None:
@@ -68,9 +99,61 @@ def test_long_text_loses_its_middle(length: int) -> None:
     assert (short == text) == (length <= LONGEST_TEXT)
 
 
-def test_the_marks_of_a_parked_saga() -> None:
-    """Why a saga is parked is read from its mark."""
-    assert Marks.parse({PARKED: "no longer matches"}) == Marks(parked="no longer matches")
+@pytest.mark.parametrize(
+    "stop", [None, *[Stop(why, "no stock", "ann", 1_700_000) for why in Why], Stop(Why.CANCEL, "")]
+)
+def test_what_stopped_a_saga_survives_the_database(stop: Stop | None) -> None:
+    """Who stopped a saga, why and when is read as it was written, alone and with the turn."""
+    turn = Turn(4, Failure("charge", 3, "E", "m"), None, stop)
+    assert stored(turn).turn == turn
+    if stop is not None:
+        assert parsed(stop_attributes(stop)).stop == stop
+        assert stop_attributes(stop)[REQUEST] is True
+
+
+def test_a_stop_of_a_later_version_is_a_stop() -> None:
+    """A request of a kind that is not known here stops the saga all the same."""
+    assert Stop.parse({"why": "moon", "reason": "full"}) == Stop(Why.CANCEL, "full")
+    assert Stop.parse("cancel") is None
+
+
+@pytest.mark.parametrize("parked", [Parked("changed"), Parked("unknown", 1_700_000, 3)])
+def test_the_marks_of_a_parked_saga(parked: Parked) -> None:
+    """Why, when and for which step a saga is parked is read from its mark."""
+    assert stored(parked) == Marks(parked=parked)
+
+
+def test_the_mark_of_an_earlier_version_is_read() -> None:
+    """A saga that an earlier version parked still says why."""
+    assert Marks.parse({PARKED: "no longer matches"}).parked == Parked("no longer matches")
+
+
+def test_other_marks_survive_the_database() -> None:
+    """What fails, what a person did, and what is counted is read as it was written."""
+    failing = Struggling(2, "reserve", 7, "closed")
+    assert stored(failing).struggling == failing
+    assert parsed(terminated_attributes("mess", "ann", 5)).terminated == Stop(
+        Why.CANCEL, "mess", "ann", 5
+    )
+    resolved = resolved_attributes(3, "by phone", "ann", 5)
+    assert resolved[REQUEST] is True
+    assert parsed({**resolved, **resolved_attributes(12, "x", None, 6)}).resolved == {
+        3: Resolution("by phone", "ann"),
+        12: Resolution("x"),
+    }
+    counted = {NEVER_RAN: True, RETRY: 2, TIMEOUT: 1.5, PARKED_MS: 10, TAKEOVERS: 3}
+    assert parsed(counted) == Marks(never_ran=True, retry=2, timeout=1.5, parked_ms=10, takeovers=3)
+
+
+def test_the_audit_is_in_order() -> None:
+    """Whatever the order of the attributes, and of two at one moment both are kept."""
+    entries = [AuditEntry("cancel", 9, "ann", "late"), AuditEntry("retry", 10), AuditEntry("x", 10)]
+    attributes: dict[str, Any] = {}
+    for salt, entry in zip("cab", reversed(entries), strict=True):
+        attributes |= entry.attributes(salt)
+    audit = parsed(attributes).audit
+    assert audit[0] == entries[0]
+    assert set(audit) == set(entries)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +169,8 @@ def test_the_marks_of_a_parked_saga() -> None:
         {TURN: {"at": "3"}},
         {TURN: {"at": None, "message": "x"}},
         {"turn": {"at": 3}, "parked": "x"},
+        {STOP: "x", TERMINATED: True, STRUGGLING: {}, NEVER_RAN: 1, RETRY: True, TIMEOUT: "x"},
+        {RESOLVED + "3": None, RESOLVED + "x": {"note": ""}, AUDIT + "1": {}, TAKEOVERS: "1"},
     ],
 )
 def test_what_is_no_mark_is_none(attributes: Any) -> None:

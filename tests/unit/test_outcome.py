@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,8 @@ from sagas import (
     StepRef,
 )
 from sagas import _outcome as outcome
-from sagas._marks import Marks, Turn
+from sagas._marks import NEVER_RAN, Marks, Parked, Turn, stop_attributes, terminated_attributes
+from sagas._stop import Stop, Why
 
 CAUSE = Failure("charge", 2, "shop.CardError", "no money", "Traceback ...")
 UNDO_FAILURE = Failure("reserve", 1, "OSError", "warehouse closed", "Traceback ...")
@@ -32,6 +34,8 @@ FACTS: dict[str, Any] = {
     "failure": CAUSE,
     "undone": [StepRef(3, "pack"), StepRef(1, "reserve")],
 }
+
+DEAD = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
 
 ERRORS = [
     SagaFailedError("failed", **FACTS),
@@ -73,7 +77,7 @@ def without_traceback(failure: Failure | None) -> Failure | None:
 
 def test_a_failed_saga_says_what_failed_and_what_was_undone() -> None:
     """The outcome names the saga, the step, its error and the steps undone, in order."""
-    error = outcome.failed("order-7", "fulfil", CAUSE, FACTS["undone"])
+    error = outcome.failed("order-7", "fulfil", Turn(3, CAUSE), FACTS["undone"])
     assert type(error) is SagaFailedError
     text = "'order-7' (fulfil): step 2 'charge' failed with shop.CardError: no money; undone: pack"
     assert text in str(error)
@@ -86,8 +90,34 @@ def test_a_failed_saga_says_what_failed_and_what_was_undone() -> None:
 
 def test_a_failed_saga_without_undos_says_so() -> None:
     """Where nothing was to be undone, the message does not leave it open."""
-    error = outcome.failed("s", "n", Failure(None, None, "ValueError", "bug"), [])
+    error = outcome.failed("s", "n", Turn(1, Failure(None, None, "ValueError", "bug")), [])
     assert "the saga's body failed with ValueError: bug; there was nothing to undo" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("stop", "kind", "words"),
+    [
+        (Stop(Why.CANCEL, "no stock", "ann"), SagaCancelledError, "cancelled by ann: no stock;"),
+        (Stop(Why.CANCEL, ""), SagaCancelledError, "(fulfil): cancelled; undone"),
+        (Stop(Why.DEADLINE, ""), SagaTimeoutError, "its deadline passed; undone"),
+        (Stop(Why.DBOS_CANCEL, "in the console"), SagaCancelledError, "in the console; undone"),
+        (Stop(Why.DBOS_TIMEOUT, "after 1 s"), SagaTimeoutError, "after 1 s; undone"),
+        (Stop(Why.DEAD_LETTER, "died 9 times"), SagaCancelledError, "died 9 times; undone"),
+    ],
+)
+def test_a_saga_that_was_stopped_says_by_whom(
+    stop: Stop, kind: type[SagaFailedError], words: str
+) -> None:
+    """Whoever stopped a saga, its outcome has the class for it, the reason, and what was undone."""
+    error = outcome.failed("order-7", "fulfil", Turn(3, CAUSE, None, stop), FACTS["undone"])
+    assert type(error) is kind
+    assert words in str(error)
+    assert error.undone == (StepRef(3, "pack"), StepRef(1, "reserve"))
+    assert getattr(error, "reason", stop.reason) == stop.reason
+    step = outcome.stopped_step("order-7", "fulfil", stop, began=True)
+    assert type(step) is kind
+    assert outcome.stop_of(pickle.loads(pickle.dumps(step))) == (stop, True)
+    assert outcome.stop_of(error) is None
 
 
 def test_a_failed_undo_is_named() -> None:
@@ -171,15 +201,14 @@ def test_an_outcome_is_read_from_the_row() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"status": "CANCELLED"}, "cancelled in DBOS"),
-        ({"status": "CANCELLED", "attributes": {"sagas.parked": "code changed"}}, "code changed"),
-        ({"status": "MAX_RECOVERY_ATTEMPTS_EXCEEDED"}, "too many recoveries"),
+        ({"status": "CANCELLED", "attributes": Parked("code changed").attributes()}, "code"),
+        ({"status": DEAD, "attributes": Parked("died", 5, 2).attributes()}, "died"),
         ({"error": ValueError("odd")}, "odd"),
         ({"error": "text that does not load"}, "text that does not load"),
     ],
 )
 def test_a_saga_that_cannot_go_on_is_parked(changes: dict[str, Any], words: str) -> None:
-    """A saga that DBOS stopped, or that has no outcome of ours, reads as parked, with a reason."""
+    """A saga that stands, or that has no outcome of ours, reads as parked, with a reason."""
     error = outcome.ended_with(status_row(**changes))
     assert type(error) is SagaParkedError
     assert words in error.reason
@@ -188,9 +217,43 @@ def test_a_saga_that_cannot_go_on_is_parked(changes: dict[str, Any], words: str)
     assert error.failure is None
 
 
+@pytest.mark.parametrize("status", ["CANCELLED", DEAD])
+@pytest.mark.parametrize("attributes", [None, Turn(3, CAUSE).attributes()], ids=["", "turned"])
+def test_a_saga_that_dbos_stopped_has_not_ended(status: str, attributes: Any) -> None:
+    """What DBOS cancelled or gave up is yet to be undone: nobody who waits is told an end."""
+    assert outcome.ended_with(status_row(status=status, attributes=attributes)) is None
+
+
+def test_a_saga_that_never_ran_was_cancelled() -> None:
+    """Who cancelled it, and that nothing was done, is told of a saga that never ran."""
+    marks = {**stop_attributes(Stop(Why.CANCEL, "no stock", "ann")), NEVER_RAN: True}
+    error = outcome.ended_with(status_row(status="CANCELLED", attributes=marks))
+    assert isinstance(error, SagaCancelledError)
+    assert error.reason == "no stock"
+    assert "cancelled by ann: no stock, before it began; nothing was done" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "failure"),
+    [
+        ({"status": "CANCELLED"}, None),
+        ({"status": DEAD}, None),
+        ({"error": ERRORS[-1]}, None),
+        ({"status": "CANCELLED", "attributes": Turn(3, CAUSE).attributes()}, CAUSE),
+    ],
+)
+def test_a_terminated_saga_says_by_whom(changes: dict[str, Any], failure: Failure | None) -> None:
+    """A terminated saga ends so wherever it stood, also where an undo of it had failed."""
+    marks = {**changes.get("attributes", {}), **terminated_attributes("mess", "ann", 5)}
+    error = outcome.ended_with(status_row(**{**changes, "attributes": marks}))
+    assert type(error) is SagaTerminatedError
+    assert "terminated by ann: mess" in str(error)
+    assert error.failure == failure
+
+
 def test_a_saga_that_was_parked_while_turning_round_keeps_its_cause() -> None:
     """Why it turned round is told beside why it is parked."""
-    marks = Turn(3, CAUSE).attributes()
+    marks = {**Turn(3, CAUSE).attributes(), **Parked("code changed").attributes()}
     error = outcome.ended_with(status_row(status="CANCELLED", attributes=marks))
     assert error is not None
     assert Marks.parse(marks).turn == Turn(3, CAUSE)

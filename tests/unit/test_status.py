@@ -18,12 +18,21 @@ from sagas import (
     SagaTimeoutError,
     StepStatus,
 )
-from sagas._client import _DBOS_STATUS
-from sagas._marks import Marks, Turn
+from sagas._listing import _DBOS_STATUS
+from sagas._marks import Marks, Parked, Turn
 from sagas._status import parked_reason, saga_status
+from sagas._stop import Stop, Why
 
-TURNED = Marks(turn=Turn(3, Failure(None, None, "E", "m")))
+TURN = Turn(3, Failure(None, None, "E", "m"))
+TURNED = Marks(turn=TURN)
+PARKED = Marks(parked=Parked("x"))
+ASKED = Stop(Why.CANCEL, "why")
+STOPPED = Marks(stop=ASKED)
+ENDED = Marks(terminated=ASKED)
+DEAD = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
 FACTS: dict[str, Any] = {"saga_id": "s"}
+FAILED = SagaFailedError("m", **FACTS)
+UNDO_FAILED = CompensationFailedError("m", **FACTS)
 
 CASES = [
     ("ENQUEUED", Marks(), None, SagaStatus.STARTED),
@@ -32,7 +41,10 @@ CASES = [
     ("ENQUEUED", TURNED, None, SagaStatus.COMPENSATING),
     ("DELAYED", TURNED, None, SagaStatus.COMPENSATING),
     ("PENDING", TURNED, None, SagaStatus.COMPENSATING),
-    ("PENDING", Marks(parked="x"), None, SagaStatus.PENDING),
+    ("PENDING", PARKED, None, SagaStatus.PENDING),
+    ("PENDING", STOPPED, None, SagaStatus.PENDING),
+    ("PENDING", ENDED, None, SagaStatus.PENDING),
+    ("ENQUEUED", STOPPED, None, SagaStatus.STARTED),
     ("SUCCESS", Marks(), None, SagaStatus.COMPLETED),
     ("SUCCESS", TURNED, None, SagaStatus.COMPLETED),
     ("ERROR", TURNED, SagaFailedError("m", **FACTS), SagaStatus.FAILED),
@@ -45,10 +57,27 @@ CASES = [
     ("ERROR", Marks(), ValueError("arguments"), SagaStatus.PARKED),
     ("ERROR", TURNED, "an error that no longer loads", SagaStatus.PARKED),
     ("ERROR", Marks(), None, SagaStatus.PARKED),
-    ("CANCELLED", Marks(parked="x"), None, SagaStatus.PARKED),
-    ("CANCELLED", TURNED, None, SagaStatus.PARKED),
-    ("CANCELLED", Marks(), None, SagaStatus.PARKED),
-    ("MAX_RECOVERY_ATTEMPTS_EXCEEDED", Marks(), None, SagaStatus.PARKED),
+    ("ERROR", Marks(turn=TURN, terminated=ASKED), FAILED, SagaStatus.FAILED),
+    ("ERROR", Marks(turn=TURN, terminated=ASKED), UNDO_FAILED, SagaStatus.TERMINATED),
+    ("ERROR", ENDED, None, SagaStatus.TERMINATED),
+    ("SUCCESS", ENDED, None, SagaStatus.COMPLETED),
+    ("SUCCESS", STOPPED, None, SagaStatus.COMPLETED),
+    *[
+        (stopped, marks, None, status)
+        for stopped in ("CANCELLED", DEAD)
+        for marks, status in [
+            (PARKED, SagaStatus.PARKED),
+            (Marks(turn=TURN, parked=Parked("x")), SagaStatus.PARKED),
+            (Marks(stop=ASKED, parked=Parked("x")), SagaStatus.PARKED),
+            (TURNED, SagaStatus.COMPENSATING),
+            (STOPPED, SagaStatus.PENDING),
+            (Marks(), SagaStatus.PENDING),
+            (Marks(stop=ASKED, never_ran=True), SagaStatus.FAILED),
+            (ENDED, SagaStatus.TERMINATED),
+            (Marks(turn=TURN, terminated=ASKED), SagaStatus.TERMINATED),
+            (Marks(parked=Parked("x"), terminated=ASKED), SagaStatus.TERMINATED),
+        ]
+    ],
 ]
 
 
@@ -104,18 +133,14 @@ def test_statuses_are_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dbos_status", "marks", "error", "words"),
+    ("marks", "error", "words"),
     [
-        ("ERROR", Marks(), SagaParkedError("m", reason="the undo", **FACTS), "the undo"),
-        ("CANCELLED", Marks(parked="code changed"), None, "code changed"),
-        ("CANCELLED", Marks(), None, "cancelled in DBOS"),
-        ("MAX_RECOVERY_ATTEMPTS_EXCEEDED", Marks(), None, "too many recoveries"),
-        ("ERROR", Marks(), ValueError("odd"), "odd"),
-        ("ERROR", Marks(), "an error that no longer loads", "no longer loads"),
+        (Marks(), SagaParkedError("m", reason="the undo", **FACTS), "the undo"),
+        (Marks(parked=Parked("code changed")), None, "code changed"),
+        (Marks(), ValueError("odd"), "odd"),
+        (Marks(), "an error that no longer loads", "no longer loads"),
     ],
 )
-def test_the_reason_of_a_parked_saga(
-    dbos_status: str, marks: Marks, error: Any, words: str
-) -> None:
+def test_the_reason_of_a_parked_saga(marks: Marks, error: Any, words: str) -> None:
     """Every saga that is parked says why."""
-    assert words in parked_reason(dbos_status, marks, error)
+    assert words in parked_reason(marks, error)
