@@ -20,6 +20,7 @@ from ._control import Interrupted, TurnRound
 from ._errors import SagaUsageError
 from ._flight import InFlight
 from ._group import Group
+from ._host import Host, LoopHost
 from ._marks import Resolution, Turn
 from ._outcome import stop_of, stopped_step
 from ._performing import perform
@@ -57,9 +58,7 @@ class SagaRun:
         leftovers: Bodies that went on after their limit.
     """
 
-    def __init__(
-        self, saga_id: str, name: str, host: _dbos.Host, codec: Codec, *, fresh: bool
-    ) -> None:
+    def __init__(self, saga_id: str, name: str, host: Host, codec: Codec, *, fresh: bool) -> None:
         self.saga_id = saga_id
         self.name = name
         self.host = host
@@ -91,7 +90,7 @@ class SagaRun:
         self.in_flight: dict[int, InFlight] = {}
         self.in_body = False
         self.thread = threading.get_ident()
-        self.is_async = isinstance(host, _dbos.LoopHost)
+        self.is_async = isinstance(host, LoopHost)
         self.group = Group() if self.is_async else None
         self.ending = alarm.event
         self.unbegun: dict[int, tuple[str, Coroutine[Any, Any, Any]]] = {}

@@ -16,10 +16,9 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextvars import Context, copy_context
+from contextvars import Context
 from datetime import datetime
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from dbos import (
     DBOS,
@@ -33,10 +32,6 @@ from dbos import error as dbos_error
 from sqlalchemy.exc import SQLAlchemyError
 
 from steps import _dbos as steps_dbos
-from steps._mode import BLOCKING, ON_LOOP, Mode
-from steps._timeout import run_on_daemon
-
-from ._bell import Bell, LoopBell, ThreadBell
 
 T = TypeVar("T")
 
@@ -85,116 +80,10 @@ async def outside_async(fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     return await asyncio.to_thread(outside, fn, *args, **kwargs)
 
 
-class Host(Protocol):
-    """How a saga's execution reaches DBOS: blocking, or on an event loop."""
-
-    mode: Mode
-
-    async def run(self, reservation: Any, name: str, body: Callable[[], Awaitable[Any]]) -> Any:
-        """Run `body` as a reserved step, or return its recorded outcome."""
-        ...
-
-    async def ask(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Call a blocking function of this module outside the saga."""
-        ...
-
-    def bell(self) -> Bell:
-        """A bell that wakes this execution."""
-        ...
-
-    async def receive(
-        self,
-        topic: str,
-        seconds: float,
-        look_up: Callable[[], Awaitable[float | None]],
-        bell: Bell,
-    ) -> Any:
-        """
-        The next message on `topic`, or None.
-
-        Args:
-            topic: The topic.
-            seconds: How long to wait for one.
-            look_up: Called at first and after each ring; says when to call it again at the
-                latest. What it raises ends the wait here, and leaves the message alone.
-            bell: Rung when there is something to look up.
-        """
-        ...
-
-
-class BlockingHost:
-    """For sync sagas, on a thread of their own."""
-
-    mode = BLOCKING
-
-    async def run(self, reservation: Any, name: str, body: Callable[[], Awaitable[Any]]) -> Any:
-        return steps_dbos.run(reservation, name, body)
-
-    async def ask(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        return outside(fn, *args, **kwargs)
-
-    def bell(self) -> Bell:
-        return ThreadBell()
-
-    async def receive(
-        self,
-        topic: str,
-        seconds: float,
-        look_up: Callable[[], Awaitable[float | None]],
-        bell: Bell,
-    ) -> Any:
-        # Nothing else than a message wakes `recv`; so it blocks a thread that can be left behind.
-        outcome: Future[Any] = Future()
-        context = copy_context()
-
-        def receive() -> None:
-            try:
-                outcome.set_result(context.run(DBOS.recv, topic, seconds))
-            except BaseException as error:
-                outcome.set_exception(error)
-            bell.ring()
-
-        run_on_daemon(receive)
-        while not outcome.done():
-            patience = await look_up()
-            if not outcome.done():
-                await bell.wait(patience)
-        return outcome.result()
-
-
-class LoopHost:
-    """For async sagas."""
-
-    mode = ON_LOOP
-
-    async def run(self, reservation: Any, name: str, body: Callable[[], Awaitable[Any]]) -> Any:
-        return await steps_dbos.run_async(reservation, name, body)
-
-    async def ask(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        return await outside_async(fn, *args, **kwargs)
-
-    def bell(self) -> Bell:
-        return LoopBell()
-
-    async def receive(
-        self,
-        topic: str,
-        seconds: float,
-        look_up: Callable[[], Awaitable[float | None]],
-        bell: Bell,
-    ) -> Any:
-        receiving = asyncio.ensure_future(DBOS.recv_async(topic, seconds))
-        try:
-            while not receiving.done():
-                ringing = asyncio.ensure_future(bell.wait(await look_up()))
-                await asyncio.wait({receiving, ringing}, return_when=asyncio.FIRST_COMPLETED)
-                ringing.cancel()
-        except BaseException:
-            receiving.cancel()
-            raise
-        return receiving.result()
-
-
+run = steps_dbos.run
+run_async = steps_dbos.run_async
+receive = steps_dbos.receive
+receive_async = steps_dbos.receive_async
 reserve = steps_dbos.reserve
 
 

@@ -37,6 +37,7 @@ from ._context import SagaRun
 from ._control import Fault, Interrupted, TurnRound
 from ._errors import Failure, NotUndone, StepRef
 from ._history import failure_of
+from ._host import Host
 from ._marks import PARKED, Marks, Parked, Turn, json_text
 from ._performing import undo
 from ._stack import first_not_passed, is_stale, settled_undos, undo_name, undo_outcomes
@@ -58,9 +59,7 @@ class Engine:
     timeout: float | None
 
 
-async def execute(
-    saga: Engine, host: _dbos.Host, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+async def execute(saga: Engine, host: Host, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run one execution of a saga; called by DBOS, as the workflow."""
     saga_id = _dbos.workflow_id()
     assert saga_id is not None, "DBOS runs a workflow under an ID"

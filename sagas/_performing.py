@@ -9,14 +9,13 @@ means if none succeeded (`_settling.after_failure`).
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from steps._attempts import describe, run_attempts, type_name
 from steps._errors import StepFailedError
@@ -25,12 +24,13 @@ from steps._unknown import NOT_DONE
 from steps.abc import Compensation, Retried, StepCall, current_key
 
 from . import _dbos, _kept
-from ._control import Fault, Interrupted, TurnRound
+from ._control import Fault, TurnRound
 from ._flight import InFlight
 from ._marks import STRUGGLING
 from ._messages import KIND, RESOLVED
 from ._outcome import stop_of, stopped_step
 from ._settling import Move, Verdict, after_failure, first_move, says_nothing
+from ._sorting import fault, sort_out
 from ._verdict import Progress, check_storable
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ async def perform(
         outcome = await run.host.run(reservation, call.name, body)
     except BaseException as error:
         _keep_refused(run, step_id, call.name, error, progress)
-        await _sort_out(run, error, step_id, call.name, progress)
+        await sort_out(run, error, step_id, call.name, progress)
         run.heard = run.heard or progress.invoked
         if call.attempted and call.undo is not None and isinstance(error, Exception):
             found = stop_of(error)
@@ -99,7 +99,7 @@ async def perform(
     if isinstance(outcome, Retried):
         result = outcome.result
         if outcome.call is not None and outcome.call != fingerprint:
-            _fault(run, Fault(_OTHER_CALL.format(step_id, call.name)), None)
+            fault(run, Fault(_OTHER_CALL.format(step_id, call.name)), None)
     if not run.fresh:
         run.passed[step_id] = call.name
     if call.undo is not None:
@@ -340,7 +340,7 @@ async def undo(run: SagaRun, reservation: Any, name: str, step_id: int, what: Co
         await run.host.run(reservation, name, body)
     except BaseException as error:
         _keep_refused(run, 0, name, error, progress)
-        await _sort_out(run, error, reservation.step_id, name, progress)
+        await sort_out(run, error, reservation.step_id, name, progress)
         raise
 
 
@@ -373,85 +373,3 @@ async def _undo_once(run: SagaRun, name: str, what: Compensation) -> None:
         f"{name} returned an awaitable, which a sync saga cannot await, so nothing was "
         f"undone. Make the undo a plain function"
     )
-
-
-async def _sort_out(
-    run: SagaRun, error: BaseException, step_id: int, name: str, progress: Progress
-) -> None:
-    """
-    Tell a failure of the step, which the body may handle, from all else.
-
-    Raises:
-        Fault: The machinery failed.
-    """
-    if not isinstance(error, Exception):
-        # DBOS's control flow, ours, or the end of this execution.
-        if not isinstance(error, asyncio.CancelledError):
-            run.stop = run.stop or error
-        return
-    _refuse_mismatch(run, error, step_id, name)
-    if progress.error is not error and (
-        progress.invoked or not await _is_recorded(run, error, step_id)
-    ):
-        _stop_for(run, error, step_id, name)
-    if not run.fresh:
-        run.passed[step_id] = name
-    run.raised.append((error, step_id, name))
-
-
-def not_received(run: SagaRun, error: BaseException, step_id: int) -> None:
-    """
-    Sort out what DBOS raised in a wait, which is never a failure of the saga.
-
-    Raises:
-        Fault: The machinery failed.
-    """
-    if not isinstance(error, Exception):
-        if not isinstance(error, asyncio.CancelledError):
-            run.stop = run.stop or error
-        return
-    _refuse_mismatch(run, error, step_id, "receive")
-    _stop_for(run, error, step_id, "receive")
-
-
-def _refuse_mismatch(run: SagaRun, error: Exception, step_id: int, name: str) -> None:
-    if isinstance(error, _dbos.MISMATCH):
-        reason = (
-            f"the saga's code does not match its history at step {step_id} {name!r} ({error}). "
-            f"Bring back the code it began with, or use DBOS.patch for the change"
-        )
-        _fault(run, Fault(reason), error)
-
-
-def _stop_for(run: SagaRun, error: Exception, step_id: int, name: str) -> NoReturn:
-    """Stop, as DBOS could not read or record a step."""
-    run.check()  # after a shutdown the database is closed
-    if not isinstance(error, _dbos.UNAVAILABLE):
-        reason = f"step {step_id} {name!r} cannot be recorded or read: {error!r}"
-        _fault(run, Fault(reason), error)
-    log.error(
-        "Saga %s stops at step %d %r, as the database failed: %r. It goes on once the database "
-        "answers.",
-        run.saga_id,
-        step_id,
-        name,
-        error,
-    )
-    run.stop = run.stop or Interrupted(str(error))
-    raise run.stop from error
-
-
-def _fault(run: SagaRun, fault: Fault, cause: BaseException | None) -> NoReturn:
-    run.stop = run.stop or fault
-    raise run.stop from cause
-
-
-async def _is_recorded(run: SagaRun, error: Exception, step_id: int) -> bool:
-    """Whether a step that was not run here raised what was recorded of it."""
-    if run.fresh:
-        return False
-    try:
-        recorded = await run.host.ask(_dbos.list_steps, run.saga_id)
-    except Exception:
-        return False
-    return any(r["function_id"] == step_id and type(r["error"]) is type(error) for r in recorded)

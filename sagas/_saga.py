@@ -16,6 +16,7 @@ from . import _arguments, _catalog, _dbos, _registry
 from ._engine import Engine, execute
 from ._errors import SagaDefinitionError
 from ._handle import SagaHandle, refuse_on_loop
+from ._host import BlockingHost, LoopHost
 from ._registry import OnTerminate, Rules
 from ._starter import (
     Definition,
@@ -233,13 +234,13 @@ def _workflow_function(engine: Engine) -> Callable[..., Any]:
 
         @functools.wraps(engine.body)
         async def on_loop(*args: Any, **kwargs: Any) -> Any:
-            return await execute(engine, _dbos.LoopHost(), args, kwargs)
+            return await execute(engine, LoopHost(), args, kwargs)
 
         return on_loop
 
     @functools.wraps(engine.body)
     def blocking(*args: Any, **kwargs: Any) -> Any:
-        return drive(execute(engine, _dbos.BlockingHost(), args, kwargs))
+        return drive(execute(engine, BlockingHost(), args, kwargs))
 
     return blocking
 

@@ -21,7 +21,7 @@ from ._errors import SagaUsageError
 from ._marks import PREFIX
 from ._messages import KIND, NONE, SENTINEL, kind
 from ._outcome import stopped_step
-from ._performing import not_received
+from ._sorting import not_received
 from ._stop import Stop
 
 if TYPE_CHECKING:

@@ -42,6 +42,7 @@ SAGAS = [
     "StepRecord",
     "StepRef",
     "StepStatus",
+    "Supervision",
     "add_compensation",
     "current",
     "launch",
@@ -62,6 +63,10 @@ STEPS = [
     "StepFailedError",
     "StepTimeoutError",
     "idempotency_key",
+    "receive",
+    "receive_async",
+    "sleep",
+    "sleep_async",
     "step",
 ]
 

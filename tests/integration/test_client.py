@@ -24,7 +24,14 @@ from sagas import (
     SagaUsageError,
     saga,
 )
-from steps import NonRetryableError, RetriesExhaustedError, RetryPolicy, step
+from steps import (
+    NonRetryableError,
+    RetriesExhaustedError,
+    RetryPolicy,
+    StepTimeoutError,
+    idempotency_key,
+    step,
+)
 
 from .support import Crash, until
 
@@ -267,3 +274,45 @@ def test_steps_in_a_plain_workflow(app: sagas.Launched) -> None:
     with SetWorkflowID("plain-async"):
         assert DBOS.start_workflow(plain_async).get_result() == [1, 2]
     assert len(DBOS.list_workflow_steps("plain-async")) == 2
+
+
+GATE = threading.Event()
+
+
+@step(timeout=0.05, retry=RetryPolicy(max_attempts=2, first_delay=0))
+def slow_once() -> tuple[int, str]:
+    TRIED.append(1)
+    if len(TRIED) == 1:
+        GATE.wait(30)
+    return len(TRIED), idempotency_key()
+
+
+@step(timeout=0.05)
+async def slow_async() -> None:
+    await asyncio.sleep(30)
+
+
+@DBOS.workflow(name="client.plain_slow")
+def plain_slow() -> tuple[int, str]:
+    return slow_once()
+
+
+@DBOS.workflow(name="client.plain_slow_async")
+async def plain_slow_async() -> None:
+    await slow_async()
+
+
+def test_a_timeout_in_a_plain_workflow(app: sagas.Launched) -> None:
+    """In a DBOS workflow that is no saga, a step's timeout bounds each of its attempts."""
+    TRIED.clear()
+    GATE.clear()
+    try:
+        with SetWorkflowID("slow"):
+            assert plain_slow() == (2, "slow:1")
+    finally:
+        GATE.set()
+    assert [r["function_name"] for r in DBOS.list_workflow_steps("slow")] == ["slow_once"]
+    with SetWorkflowID("slow-async"):
+        handle = DBOS.start_workflow(plain_slow_async)
+    with pytest.raises(StepTimeoutError, match=r"'slow_async' did not end within 0\.05 s"):
+        handle.get_result()
