@@ -1,4 +1,4 @@
-"""Hundreds of sagas in a storm of kills, cancels, deadlines and database failures: all end right."""
+"""Sagas in a storm of kills, cancels, deadlines and database failures: all end right."""
 
 from __future__ import annotations
 
