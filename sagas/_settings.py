@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from steps._policy import Seconds, seconds
 from steps._timeout import GRACE
@@ -36,7 +37,7 @@ class Supervision:
 
     def __post_init__(self) -> None:
         for name, zero in (("interval", False), ("grace", True), ("failover", False)):
-            value = getattr(self, name)
+            value: Any = getattr(self, name)
             if value is not None or name != "failover":
                 number = seconds(value, name, zero=zero, error=SagaUsageError)
                 object.__setattr__(self, name, number)

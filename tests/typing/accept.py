@@ -41,6 +41,7 @@ from sagas import (
     StepRecord,
     StepRef,
     StepStatus,
+    Supervision,
     add_compensation,
     current,
     launch,
@@ -60,6 +61,10 @@ from steps import (
     StepFailedError,
     StepTimeoutError,
     idempotency_key,
+    receive,
+    receive_async,
+    sleep,
+    sleep_async,
     step,
 )
 
@@ -744,6 +749,25 @@ with launch({"name": "shop"}, executor_id="one") as application:
 launch()
 launch("dbos-config.yaml", name="shop")
 launch(Path("dbos-config.yaml"))
+launch(as_version="1", supervision=Supervision(interval=0.2, grace=timedelta(seconds=1)))
+launch(supervision=Supervision(failover=None, attention_after=3))
+
+
+@saga(timeout=timedelta(hours=1), on_terminate="leave")
+def waits(order: int) -> object:
+    answer = receive("answer", timeout=3)
+    assert_type(answer, Any)
+    sleep(timedelta(days=1))
+    return receive("another")
+
+
+@saga(timeout=60)
+async def waits_async(order: int) -> object:
+    await sleep_async(1.5)
+    return await receive_async("answer", timeout=timedelta(minutes=1))
+
+
+waits.options(timeout=5).start(1)
 shutdown()
 shutdown(timeout=timedelta(seconds=3))
 reached_by_the_package: str = sagas.SagaStatus.FAILED.value
