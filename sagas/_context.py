@@ -294,10 +294,12 @@ class SagaRun:
 
     async def await_leftovers(self) -> None:
         """Give bodies that went on after their limit a bounded time to end."""
-        leftovers, self.leftovers = self.leftovers, []
-        ends = time.monotonic() + _settings.grace()
-        for leftover in leftovers:
-            await leftover.wait(self.host.mode, max(0.0, ends - time.monotonic()))
+        while self.leftovers:  # until then they stay here, for whoever else must wait for them
+            leftover = self.leftovers[0]
+            left = leftover.since + _settings.grace() - time.monotonic()
+            await leftover.wait(self.host.mode, max(0.0, left))
+            if leftover in self.leftovers:
+                self.leftovers.remove(leftover)
 
     def draw(self, name: str) -> Any:
         """

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from steps._attempts import describe, run_attempts, type_name
 from steps._errors import StepFailedError
-from steps._timeout import GRACE, limited
+from steps._timeout import limited
 from steps._unknown import NOT_DONE
 from steps.abc import Compensation, Retried, StepCall, current_key
 
-from . import _dbos, _kept
+from . import _dbos, _kept, _settings
 from ._control import Fault, TurnRound
 from ._flight import InFlight
 from ._marks import STRUGGLING
@@ -250,7 +250,7 @@ async def _ask(run: SagaRun, step_id: int, call: StepCall) -> Any:
             call.probe_is_async,
             name=name,
             timeout=call.undo_timeout,
-            grace=min(call.undo_timeout, GRACE),
+            grace=min(call.undo_timeout, _settings.grace()),
         )
 
     asked = replace(call, name=name, retry=call.undo_retry)
@@ -358,7 +358,7 @@ async def _undo_once(run: SagaRun, name: str, what: Compensation) -> None:
             is_async,
             name=name,
             timeout=what.timeout,
-            grace=min(what.timeout, GRACE),
+            grace=min(what.timeout, _settings.grace()),
         )
 
     result = await limit(what.undo, what.is_async)

@@ -193,7 +193,7 @@ def test_a_late_step_fails_and_stays_failed(shared_app: sagas.Launched, kind: st
     assert (failure.step, failure.step_id, failure.error_type) == (
         name,
         2,
-        "steps._errors.StepTimeoutError",
+        "steps.StepTimeoutError",
     )
     record = SagaHandle[str](saga_id).state().steps[1]
     assert (record.status, record.attempts) == (StepStatus.TIMED_OUT, 1)
@@ -311,20 +311,15 @@ def test_a_leftover_is_waited_for(shared_app: sagas.Launched, kind: str, then: s
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_leftover_is_not_waited_for_for_ever(
-    database: str, config: dict[str, Any], kind: str
-) -> None:
-    """The saga goes on without it when the grace that `launch` was given is over."""
-    with sagas.launch(config, supervision=Supervision(grace=0.3)):
-        saga_id = f"bounded-{kind}"
-        began = time.monotonic()
-        with pytest.raises(SagaFailedError):
-            one(kind, saga_id).run(saga_id)
-        assert 0.3 <= time.monotonic() - began < 4.5  # the default is 5
-        assert GATE.ended == 0
-        assert LEDGER == ["a", "undo a"]
-        GATE.set()
-        until(lambda: GATE.ended == 1)
+def test_a_leftover_is_not_waited_for_for_ever(shared_app: sagas.Launched, kind: str) -> None:
+    """The saga goes on without it when the grace is over."""
+    saga_id = f"bounded-{kind}"
+    began = time.monotonic()
+    with grace(0.3), pytest.raises(SagaFailedError):
+        one(kind, saga_id).run(saga_id)
+    assert 0.3 <= time.monotonic() - began < 4.5  # the default is 5
+    assert GATE.ended == 0
+    assert LEDGER == ["a", "undo a"]
 
 
 def found_nothing(saga_id: str) -> Any:
@@ -367,17 +362,21 @@ def test_the_probe_is_asked_after_the_leftover(shared_app: sagas.Launched, kind:
 async def fails_twice(name: str) -> str:
     SWITCH[name] = SWITCH.get(name, 0) + 1
     if SWITCH[name] < 3:
-        # In this very turn of the loop in which the other is given up.
         while "stubborn is late" not in SWITCH:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.005)
         raise LookupError(name)
     LEDGER.write(name)
     return name
 
 
+@step(timeout=LIMIT, retry=RetryPolicy(max_attempts=2, first_delay=0.2))
+async def stubborn_for_long(saga_id: str) -> str:
+    return await ignore_async(saga_id)
+
+
 @saga
 async def side_by_side(saga_id: str) -> str:
-    await asyncio.gather(stubborn_twice_async(saga_id), fails_twice("b"))
+    await asyncio.gather(stubborn_for_long(saga_id), fails_twice("b"))
     return "done"
 
 
@@ -394,7 +393,7 @@ def test_each_attempt_waits_for_its_own_leftover(shared_app: sagas.Launched) -> 
     try:
         handle = side_by_side.options(saga_id="side").start("side")
         until(lambda: "stubborn is late" in SWITCH)
-        threading.Timer(0.3, GATE.set).start()
+        threading.Timer(0.5, GATE.set).start()
         assert handle.result() == "done"
     finally:
         logging.getLogger("sagas").removeHandler(handler)
@@ -418,7 +417,8 @@ def test_a_late_step_in_a_group(shared_app: sagas.Launched) -> None:
         group.options(saga_id="group").start("group")
         until(lambda: "undo c" in LEDGER and has_left("group"))
         resume("group")
-    assert LEDGER == ["a", "c", "went on", "undo c", "went on", "undo c", "undo a"]
+    assert sorted(LEDGER[:2]) == ["a", "c"]
+    assert LEDGER[2:] == ["went on", "undo c", "went on", "undo c", "undo a"]
     assert names("group") == [
         "act_async",
         "stubborn_async",
