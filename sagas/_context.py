@@ -275,9 +275,14 @@ class SagaRun:
             self.stop = Interrupted(why)
         self.bell.ring()
 
-    async def pause(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> None:
+    async def pause(self, seconds: float, *, until: Callable[[], bool], settling: bool) -> None:
         """
         Wait before another attempt; less long if something happens that ends it.
+
+        Args:
+            seconds: How long.
+            until: Whether it is to end before.
+            settling: Whether what stops the saga does not end it.
 
         Raises:
             BaseException: As `check`.
@@ -286,18 +291,20 @@ class SagaRun:
         while True:
             self.check()
             left = ends - time.monotonic()
-            if left <= 0 or self.stopping() is not None or until():
+            if left <= 0 or until() or not (settling or self.stopping() is None):
                 return
-            if self.deadline is not None and not self.compensating:
+            if self.deadline is not None and not (settling or self.compensating):
                 left = min(left, max(self.deadline - _dbos.now() / 1000, 0.0) + 0.001)
             await self.bell.wait(left)
 
     async def await_leftovers(self) -> None:
         """Give bodies that went on after their limit a bounded time to end."""
-        leftovers, self.leftovers = self.leftovers, []
-        ends = time.monotonic() + _settings.grace()
-        for leftover in leftovers:
-            await leftover.wait(self.host.mode, max(0.0, ends - time.monotonic()))
+        while self.leftovers:  # until then they stay here, for whoever else must wait for them
+            leftover = self.leftovers[0]
+            left = leftover.since + _settings.grace() - time.monotonic()
+            await leftover.wait(self.host.mode, max(0.0, left))
+            if leftover in self.leftovers:
+                self.leftovers.remove(leftover)
 
     def draw(self, name: str) -> Any:
         """

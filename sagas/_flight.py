@@ -18,7 +18,9 @@ class InFlight:
     """What the last of them failed with."""
     unknown: bool = False
     """Whether one of them may have taken effect all the same."""
+    unsure: bool = False
+    """Whether one of them said so itself."""
     settling: bool = False
-    """Whether it is a probe."""
+    """Whether it is to learn what there is to undo, whatever stops the saga."""
     reported: bool = False
     """Whether its saga is marked as needing attention for it."""

@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 from steps._attempts import describe, run_attempts, type_name
 from steps._errors import StepFailedError
-from steps._timeout import GRACE, limited
+from steps._timeout import limited
 from steps._unknown import NOT_DONE
 from steps.abc import Compensation, Retried, StepCall, current_key
 
-from . import _dbos, _kept
+from . import _dbos, _kept, _settings
 from ._control import Fault, TurnRound
 from ._flight import InFlight
 from ._marks import STRUGGLING
 from ._messages import KIND, RESOLVED
 from ._outcome import stop_of, stopped_step
-from ._settling import Move, Verdict, after_failure, first_move, says_nothing
+from ._settling import Move, Verdict, after_failure, first_move, is_unsure, says_nothing
 from ._sorting import fault, sort_out
 from ._verdict import Progress, check_storable
 
@@ -75,7 +75,7 @@ async def perform(
             step_id,
             call.name,
             progress,
-            functools.partial(_conduct, run, step_id, call, progress, in_doubt=in_doubt),
+            functools.partial(_conduct, run, step_id, call, in_doubt=in_doubt),
         )
         if fingerprint is None:
             return result
@@ -95,6 +95,7 @@ async def perform(
                 run.stack.push(step_id, call.undo(None))
         raise
     run.heard = run.heard or progress.invoked
+    run.first = run.first and progress.invoked  # an earlier execution has recorded this
     result = outcome
     if isinstance(outcome, Retried):
         result = outcome.result
@@ -137,9 +138,17 @@ def _keep_refused(
         _kept.keep(run.saga_id, key, name, _kept.Kept(error=progress.error))
 
 
-async def _conduct(
-    run: SagaRun, step_id: int, call: StepCall, progress: Progress, *, in_doubt: bool
-) -> Any:
+class _ByHand(BaseException):
+    """A person has undone the step that is being tried, asked for or undone."""
+
+
+def _go_on(run: SagaRun, step_id: int) -> None:
+    run.check()
+    if run.is_resolved(step_id):
+        raise _ByHand
+
+
+async def _conduct(run: SagaRun, step_id: int, call: StepCall, *, in_doubt: bool) -> Any:
     """
     The outcome of a step that has no checkpoint.
 
@@ -148,8 +157,14 @@ async def _conduct(
         SagaFailedError: The saga is stopped, and the step is not begun, or not tried again.
         Fault: Nobody can say what became of it.
     """
-    if step_id in run.resolved:
-        raise StepFailedError("resolved", run.resolved[step_id].note)
+    try:
+        _go_on(run, step_id)
+        return await _begin(run, step_id, call, in_doubt=in_doubt)
+    except _ByHand:
+        raise StepFailedError("resolved", run.resolved[step_id].note) from None
+
+
+async def _begin(run: SagaRun, step_id: int, call: StepCall, *, in_doubt: bool) -> Any:
     stop = run.stopping()
     move = Move.RUN
     if in_doubt or stop is not None:
@@ -176,11 +191,13 @@ async def _conduct(
     if stop is not None and move in (Move.REFUSE, Move.REFUSE_BEGUN, Move.ASK_THEN_REFUSE):
         began = move is Move.REFUSE_BEGUN
         raise stopped_step(run.saga_id, run.name, stop, began=began)
-    return await _try(run, step_id, call, settling=move is Move.SETTLE)
+    return await _try(run, step_id, call, in_doubt=in_doubt, settling=move is Move.SETTLE)
 
 
-async def _try(run: SagaRun, step_id: int, call: StepCall, *, settling: bool) -> Any:
-    flight = InFlight(call.name, datetime.now(UTC))
+async def _try(
+    run: SagaRun, step_id: int, call: StepCall, *, in_doubt: bool, settling: bool
+) -> Any:
+    flight = InFlight(call.name, datetime.now(UTC), settling=settling)
 
     async def attempt() -> Any:
         if run.leftovers:
@@ -198,10 +215,10 @@ async def _try(run: SagaRun, step_id: int, call: StepCall, *, settling: bool) ->
         )
 
     def before() -> None:
-        run.check()
+        _go_on(run, step_id)
         stop = None if settling else run.stopping()
         if stop is not None:
-            raise stopped_step(run.saga_id, run.name, stop, began=flight.failed > 0)
+            raise stopped_step(run.saga_id, run.name, stop, began=in_doubt or flight.failed > 0)
 
     try:
         return await _attempts(run, step_id, call, attempt, flight, before)
@@ -209,7 +226,8 @@ async def _try(run: SagaRun, step_id: int, call: StepCall, *, settling: bool) ->
         verdict = after_failure(
             flight.error,
             any_unknown=flight.unknown,
-            settling=settling,
+            any_unsure=flight.unsure,
+            settling=settling and run.stopping() is not None,
             has_probe=call.probe is not None,
             attempted=call.attempted and call.undo is not None,
         )
@@ -250,12 +268,13 @@ async def _ask(run: SagaRun, step_id: int, call: StepCall) -> Any:
             call.probe_is_async,
             name=name,
             timeout=call.undo_timeout,
-            grace=min(call.undo_timeout, GRACE),
+            grace=min(call.undo_timeout, _settings.grace()),
         )
 
     asked = replace(call, name=name, retry=call.undo_retry)
     try:
-        answer = await _attempts(run, step_id, asked, attempt, flight, run.check)
+        before = functools.partial(_go_on, run, step_id)
+        answer = await _attempts(run, step_id, asked, attempt, flight, before)
     except Exception as error:
         raise Fault(
             f"step {step_id} {call.name!r} may have taken effect, and its probe failed for good: "
@@ -279,6 +298,7 @@ async def _attempts(
     def failed(count: int, error: Exception) -> None:
         flight.failed, flight.error = count, error
         flight.unknown = flight.unknown or says_nothing(error)
+        flight.unsure = flight.unsure or is_unsure(error)
         if run.compensating or flight.settling:
             log.warning("Saga %s: %s failed, attempt %d: %r", run.saga_id, call.name, count, error)
 
@@ -291,7 +311,9 @@ async def _attempts(
             codec=run.codec,
             before=before,
             failed=failed,
-            pause=functools.partial(run.pause, until=lambda: run.is_resolved(step_id)),
+            pause=functools.partial(
+                run.pause, until=lambda: run.is_resolved(step_id), settling=flight.settling
+            ),
         )
     finally:
         run.in_flight.pop(step_id, None)
@@ -301,10 +323,6 @@ async def _attempts(
         await run.host.ask(_dbos.mark, run.saga_id, {STRUGGLING: None})
     check_storable(run.codec, step_id, call.name, result)
     return result
-
-
-class _ByHand(BaseException):
-    """A person has undone the step whose undo is being tried."""
 
 
 async def undo(run: SagaRun, reservation: Any, name: str, step_id: int, what: Compensation) -> None:
@@ -327,10 +345,7 @@ async def undo(run: SagaRun, reservation: Any, name: str, step_id: int, what: Co
         except _ByHand:
             return by_hand(run, step_id)
 
-    def before() -> None:
-        run.check()
-        if run.is_resolved(step_id):
-            raise _ByHand
+    before = functools.partial(_go_on, run, step_id)
 
     async def body() -> Any:
         progress.invoked = True
@@ -358,7 +373,7 @@ async def _undo_once(run: SagaRun, name: str, what: Compensation) -> None:
             is_async,
             name=name,
             timeout=what.timeout,
-            grace=min(what.timeout, GRACE),
+            grace=min(what.timeout, _settings.grace()),
         )
 
     result = await limit(what.undo, what.is_async)
