@@ -60,24 +60,22 @@ class Stage(Ledger):
         for entry in entries:
             del self._failing[entry]
 
-    def _left(self, entry: str) -> threading.Event | None:
-        return self._held.get(entry)
-
     def _end(self, entry: str) -> None:
+        self.perhaps_die(entry)
         if (error := self._failing.get(entry)) is not None:
             raise error()
 
     def play(self, entry: str) -> None:
         """Take effect, on a thread."""
-        self.write(entry)
-        if (held := self._left(entry)) is not None:
+        self.append(entry)
+        if (held := self._held.get(entry)) is not None:
             assert held.wait(PATIENCE)
         self._end(entry)
 
     async def play_async(self, entry: str) -> None:
         """Take effect, on an event loop."""
-        self.write(entry)
-        held, ends = self._left(entry), time.monotonic() + PATIENCE
+        self.append(entry)
+        held, ends = self._held.get(entry), time.monotonic() + PATIENCE
         while held is not None and not held.is_set():
             assert time.monotonic() < ends
             await asyncio.sleep(0.005)
