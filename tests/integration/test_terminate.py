@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-import sagas
 from sagas import (
     SagaClient,
     SagaHandle,
@@ -158,40 +157,3 @@ def test_after_the_end(asker: SagaClient, play: Any) -> None:
         late = asker.terminate(handle.saga_id)
         assert (late.accepted, late.status) == (False, status)
         assert ended(handle).status is status
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("where", ["step", "undo"])
-def test_it_stays_so(config: dict[str, Any], play: Any, where: str) -> None:
-    """No restart takes up a saga that was terminated, with its process gone or alive."""
-    entry = "do b" if where == "step" else "undo b"
-    STAGE.hold(entry)
-    with sagas.launch(config):
-        handle = started(play, "a; b; fail")
-        reached(entry)
-        with SagaClient() as client:
-            assert client.terminate(handle.saga_id, reason="mess", by="ann")
-    STAGE.let_go(entry)
-    until(lambda: _running.of(handle.saga_id) is None)
-    before = list(STAGE)
-    with sagas.launch(config):
-        other = started(play, "z")
-        assert other.result(timeout=15) == ["Z"]
-        look_again()
-        handle = SagaHandle[Any](handle.saga_id)
-        assert handle.status() is SagaStatus.TERMINATED
-        with pytest.raises(SagaTerminatedError, match="by ann: mess"):
-            handle.result()
-    assert list(STAGE) == [*before, "do z"]
-
-
-def look_again() -> None:
-    """Have the supervisor look twice more."""
-    from sagas._launch import launched
-
-    here: Any = launched()
-    supervisor = here._watch._supervisor
-    for _ in range(2):
-        looked = supervisor._looked
-        supervisor._wake.set()
-        until(lambda looked=looked: supervisor._looked != looked)

@@ -1,4 +1,4 @@
-"""Cancel from other processes, while nothing runs, and with a crash after it."""
+"""Requests from other processes, and while nothing runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from typing import Any
 import pytest
 
 import sagas
-from sagas import SagaCancelledError, SagaClient, SagaHandle, SagaStatus, StepStatus, _running
+from sagas import (
+    SagaCancelledError,
+    SagaClient,
+    SagaHandle,
+    SagaStatus,
+    SagaTerminatedError,
+    StepStatus,
+    _running,
+)
 
 from .stage import STAGE, ended, reached, started, waits
-from .support import Crash, until
+from .support import until
 
 ROOT = Path(__file__).parents[2]
 LOOK_AFTER = sagas.Supervision(interval=0.1)
@@ -112,54 +120,37 @@ def test_while_nothing_runs_in_a_queue(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("crashes", "effects"),
-    [
-        (["do b"], ["do b", "undo b", "undo a"]),
-        (["undo b"], ["undo b", "undo b", "undo a"]),
-        (["undo a"], ["undo b", "undo a", "undo a"]),
-        (
-            ["do b", "undo b", "undo a"],
-            ["do b", "undo b", "undo b", "undo a", "undo a"],
-        ),
-    ],
-    ids=["step", "first undo", "last undo", "each"],
-)
-def test_a_crash_after_it(
-    asker: SagaClient, play: Any, crashes: list[str], effects: list[str]
-) -> None:
-    """Wherever the process dies after the request, the saga is undone, each step once."""
-    STAGE.hold("do b")
-    STAGE.crash_at(*crashes)
-    handle = started(play, "a; b; c")
-    reached("do b")
-    assert asker.cancel(handle.saga_id, "no stock", by="ann")
-    STAGE.let_go("do b")
-    state = ended(handle)
-    assert isinstance(state.error, SagaCancelledError)
-    assert state.error.reason == "no stock"
-    assert [e.by for e in state.audit] == ["ann"]
-    assert [r.step_id for r in state.error.undone] == [2, 1]
-    assert list(STAGE) == ["do a", "do b", *effects]
-    assert [s.status for s in state.steps][:2] == [StepStatus.COMPENSATED] * 2
+@pytest.mark.parametrize("where", ["step", "undo"])
+def test_it_stays_so(config: dict[str, Any], play: Any, where: str) -> None:
+    """No restart takes up a saga that was terminated, with its process gone or alive."""
+    entry = "do b" if where == "step" else "undo b"
+    STAGE.hold(entry)
+    with sagas.launch(config):
+        handle = started(play, "a; b; fail")
+        reached(entry)
+        with SagaClient() as client:
+            assert client.terminate(handle.saga_id, reason="mess", by="ann")
+    STAGE.let_go(entry)
+    until(lambda: _running.of(handle.saga_id) is None)
+    before = list(STAGE)
+    with sagas.launch(config):
+        other = started(play, "z")
+        assert other.result(timeout=15) == ["Z"]
+        look_again()
+        handle = SagaHandle[Any](handle.saga_id)
+        assert handle.status() is SagaStatus.TERMINATED
+        with pytest.raises(SagaTerminatedError, match="by ann: mess"):
+            handle.result()
+    assert list(STAGE) == [*before, "do z"]
 
 
-@pytest.mark.slow
-def test_a_crash_in_a_wait_after_it(asker: SagaClient, play: Any) -> None:
-    """A wait that was told to end, by a process that died then, ends when the saga is resumed."""
-    from sagas import _waiting
+def look_again() -> None:
+    """Have the supervisor look twice more."""
+    from sagas._launch import launched
 
-    handle = started(play, "a; receive approval; b")
-    until(lambda: waits(handle.saga_id))
-    with pytest.MonkeyPatch.context() as patched:
-
-        def dies(*_: Any) -> None:
-            patched.undo()
-            raise Crash("before its sentinel is sent")
-
-        patched.setattr(_waiting._dbos, "send", dies)
-        assert asker.cancel(handle.saga_id, "no stock")
-        until(lambda: _waiting._dbos.send is not dies)
-    state = ended(handle)
-    assert isinstance(state.error, SagaCancelledError)
-    assert list(STAGE) == ["do a", "undo a"]
+    here: Any = launched()
+    supervisor = here._watch._supervisor
+    for _ in range(2):
+        looked = supervisor._looked
+        supervisor._wake.set()
+        until(lambda looked=looked: supervisor._looked != looked)
