@@ -154,3 +154,26 @@ def look_again() -> None:
         looked = supervisor._looked
         supervisor._wake.set()
         until(lambda looked=looked: supervisor._looked != looked)
+
+
+@pytest.mark.parametrize("verb", ["cancel", "terminate", "resolve"])
+def test_a_request_in_the_same_process_is_seen_at_once(
+    config: dict[str, Any], play: Any, verb: str
+) -> None:
+    """What is asked for where the saga runs does not wait for the supervisor's next look."""
+    STAGE.break_("undo a", lambda: ConnectionError("closed"))
+    with sagas.launch(config, supervision=sagas.Supervision(interval=3600)), SagaClient() as client:
+        handle = started(play, "a; receive approval" if verb == "cancel" else "a; fail")
+        if verb == "cancel":
+            STAGE.mend("undo a")
+            until(lambda: waits(handle.saga_id))
+            assert client.cancel(handle.saga_id)
+        else:
+            reached("undo a", 3)
+            if verb == "terminate":
+                assert client.terminate(handle.saga_id)
+            else:
+                assert client.resolve(handle.saga_id, 1, note="by hand")
+        assert ended(handle).status is (
+            SagaStatus.TERMINATED if verb == "terminate" else SagaStatus.FAILED
+        )
