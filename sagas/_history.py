@@ -146,8 +146,9 @@ def _marked(records: Mapping[int, StepRecord], marks: Marks) -> dict[int, StepRe
     """The records that marks change, or add."""
     found = {}
     unknown = marks.parked.step_id if marks.parked is not None else None
-    if unknown is not None:
-        record = records.get(unknown) or StepRecord(unknown, "?", StepStatus.UNKNOWN, attempts=0)
+    if unknown is not None and marks.parked is not None:
+        name = marks.parked.step or "?"
+        record = records.get(unknown) or StepRecord(unknown, name, StepStatus.UNKNOWN, attempts=0)
         if record.status in (StepStatus.FAILED, StepStatus.TIMED_OUT, StepStatus.UNKNOWN):
             found[unknown] = replace(record, status=StepStatus.UNKNOWN)
     for step_id, resolution in marks.resolved.items():

@@ -167,7 +167,8 @@ async def _conduct(
             f"ended before it did; it is not run once more, so whether it took effect is not "
             f"known. Find out; then `resolve` it if its effect is not there or is undone by hand, "
             f"or `retry` the saga to run it again under the same key",
-            step_id=step_id,
+            step_id,
+            call.name,
         )
     if move in (Move.ASK_THEN_RUN, Move.ASK_THEN_REFUSE):
         answer = await _ask(run, step_id, call)
@@ -214,7 +215,8 @@ async def _try(run: SagaRun, step_id: int, call: StepCall, *, settling: bool) ->
             attempted=call.attempted and call.undo is not None,
         )
         if verdict is Verdict.PARK:
-            raise Fault(_unknown(step_id, call.name, flight.error or error), step_id) from error
+            reason = _unknown(step_id, call.name, flight.error or error)
+            raise Fault(reason, step_id, call.name) from error
         if verdict is Verdict.ASK:
             answer = await _ask(run, step_id, call)
             if answer is not NOT_DONE:
@@ -261,6 +263,7 @@ async def _ask(run: SagaRun, step_id: int, call: StepCall) -> Any:
             f"step {step_id} {call.name!r} may have taken effect, and its probe failed for good: "
             f"{describe(error)}. Mend the probe and `retry` the saga, or `resolve` the step",
             step_id,
+            call.name,
         ) from error
     return answer.result if isinstance(answer, Retried) else answer
 

@@ -134,7 +134,7 @@ def one(line: str) -> Any:
         case ["slowly", name]:
             return act_slowly(name)
         case ["either", before, after]:
-            return act(after if STAGE.switched else before)
+            return act_slowly(after) if STAGE.switched else act(before)
         case ["try", name]:
             try:
                 return act(name)
@@ -158,7 +158,7 @@ async def one_async(line: str) -> Any:
         case ["slowly", name]:
             return await act_slowly_async(name)
         case ["either", before, after]:
-            return await act_async(after if STAGE.switched else before)
+            return await (act_slowly_async(after) if STAGE.switched else act_async(before))
         case ["try", name]:
             try:
                 return await act_async(name)
