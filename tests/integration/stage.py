@@ -207,6 +207,11 @@ def started(saga: Any, script: str, **options: Any) -> SagaHandle[Any]:
     return handle
 
 
+def anew(handle: SagaHandle[Any]) -> SagaHandle[Any]:
+    """A handle that knows of no execution, as one of another process: none sees a crash."""
+    return SagaHandle(handle.saga_id)
+
+
 def reached(entry: str, times: int = 1) -> None:
     """Wait until this has taken effect."""
     until(lambda: STAGE.count(entry) >= times)

@@ -21,7 +21,7 @@ from sagas import (
 )
 from steps import NonRetryableError, OutcomeUnknownError
 
-from .stage import STAGE, ended, pauses, reached, started, waits
+from .stage import STAGE, anew, ended, pauses, reached, started, waits
 from .support import names, until
 
 
@@ -173,7 +173,7 @@ def test_changed_code(asker: SagaClient, play: Any) -> None:
     """A saga that its code did not match goes on with the right code, and with its messages."""
     STAGE.crash_at("do c")
     STAGE.hold("do c")
-    handle = started(play, "either a b; c; receive approval; d", timeout=3600)
+    handle = anew(started(play, "either a b; c; receive approval; d", timeout=3600))
     reached("do c")
     asker.send(handle.saga_id, "approval", "granted")
     before = handle.state().deadline
@@ -200,7 +200,7 @@ def test_changed_code_while_it_is_undone(asker: SagaClient, play: Any) -> None:
     """Parked in the middle of its unwinding, it goes on there: what is undone stays so."""
     STAGE.crash_at("undo b")
     STAGE.hold("undo b")
-    handle = started(play, "either a b; b; c; fail")
+    handle = anew(started(play, "either a b; b; c; fail"))
     reached("undo b")
     STAGE.switched = True
     STAGE.let_go("undo b")
