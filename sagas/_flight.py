@@ -20,5 +20,5 @@ class InFlight:
     """Whether one of them may have taken effect all the same."""
     settling: bool = False
     """Whether it is a probe."""
-    reported: bool = False
-    """Whether its saga is marked as needing attention for it."""
+    reported: int = 0
+    """How many attempts had failed when its saga was last marked as needing attention for it."""

@@ -299,11 +299,15 @@ async def _attempts(
     finally:
         run.in_flight.pop(step_id, None)
         current_key.reset(token)
+    await _struggle_no_more(run)
+    check_storable(run.codec, step_id, call.name, result)
+    return result
+
+
+async def _struggle_no_more(run: SagaRun) -> None:
     if run.struggling:
         run.struggling = False
         await run.host.ask(_dbos.mark, run.saga_id, {STRUGGLING: None})
-    check_storable(run.codec, step_id, call.name, result)
-    return result
 
 
 class _ByHand(BaseException):
@@ -328,6 +332,7 @@ async def undo(run: SagaRun, reservation: Any, name: str, step_id: int, what: Co
                 run, step_id, call, functools.partial(_undo_once, run, name, what), flight, before
             )
         except _ByHand:
+            await _struggle_no_more(run)
             return by_hand(run, step_id)
 
     def before() -> None:

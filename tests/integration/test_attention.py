@@ -34,7 +34,7 @@ def test_an_undo_that_keeps_failing(client: SagaClient, play: Any) -> None:
     handle = started(play, "a; b; fail")
     reached("undo b")
     reason = until(lambda: listed(client).get(handle.saga_id))
-    assert "undo of step 2 " in reason
+    assert "undo of step 2 'act" in reason
     assert "ConnectionError: closed" in reason
     state = handle.state()
     assert state.status is SagaStatus.COMPENSATING
