@@ -348,7 +348,7 @@ async def _park(run: SagaRun, fault: Fault, raised: BaseException | None) -> NoR
     """Mark the saga, then have DBOS cancel it: so it keeps its messages and can be resumed."""
     log.error("Saga %s (%s) is parked: %s", run.saga_id, run.name, fault.reason)
     try:
-        parked = Parked(fault.reason, _dbos.now(), fault.step_id)
+        parked = Parked(fault.reason, _dbos.now(), fault.step_id, fault.step)
         await run.host.ask(_dbos.mark, run.saga_id, parked.attributes())
         await run.host.ask(_dbos.cancel, run.saga_id)
     except Exception as error:

@@ -22,5 +22,5 @@ class InFlight:
     """Whether one of them said so itself."""
     settling: bool = False
     """Whether it is to learn what there is to undo, whatever stops the saga."""
-    reported: bool = False
-    """Whether its saga is marked as needing attention for it."""
+    reported: int = 0
+    """How many attempts had failed when its saga was last marked as needing attention for it."""

@@ -109,11 +109,18 @@ class Parked:
     """When, in milliseconds since the epoch."""
     step_id: int | None = None
     """The step whose outcome is unknown, where that is why."""
+    step: str | None = None
+    """Its name."""
 
     def attributes(self) -> dict[str, Any]:
         """The mark, as it is stored."""
         return {
-            PARKED: {"reason": json_text(self.reason), "time": self.time, "step_id": self.step_id}
+            PARKED: {
+                "reason": json_text(self.reason),
+                "time": self.time,
+                "step_id": self.step_id,
+                "step": self.step,
+            }
         }
 
     @classmethod
@@ -123,7 +130,12 @@ class Parked:
             return cls(mark)
         if not isinstance(mark, Mapping) or "reason" not in mark:
             return None
-        return cls(str(mark["reason"]), _int(mark.get("time")), _int(mark.get("step_id")))
+        return cls(
+            str(mark["reason"]),
+            _int(mark.get("time")),
+            _int(mark.get("step_id")),
+            _text(mark.get("step")),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,7 +182,8 @@ async def _begin(run: SagaRun, step_id: int, call: StepCall, *, in_doubt: bool) 
             f"ended before it did; it is not run once more, so whether it took effect is not "
             f"known. Find out; then `resolve` it if its effect is not there or is undone by hand, "
             f"or `retry` the saga to run it again under the same key",
-            step_id=step_id,
+            step_id,
+            call.name,
         )
     if move in (Move.ASK_THEN_RUN, Move.ASK_THEN_REFUSE):
         answer = await _ask(run, step_id, call)
@@ -232,7 +233,8 @@ async def _try(
             attempted=call.attempted and call.undo is not None,
         )
         if verdict is Verdict.PARK:
-            raise Fault(_unknown(step_id, call.name, flight.error or error), step_id) from error
+            reason = _unknown(step_id, call.name, flight.error or error)
+            raise Fault(reason, step_id, call.name) from error
         if verdict is Verdict.ASK:
             answer = await _ask(run, step_id, call)
             if answer is not NOT_DONE:
@@ -280,6 +282,7 @@ async def _ask(run: SagaRun, step_id: int, call: StepCall) -> Any:
             f"step {step_id} {call.name!r} may have taken effect, and its probe failed for good: "
             f"{describe(error)}. Mend the probe and `retry` the saga, or `resolve` the step",
             step_id,
+            call.name,
         ) from error
     return answer.result if isinstance(answer, Retried) else answer
 
@@ -318,11 +321,15 @@ async def _attempts(
     finally:
         run.in_flight.pop(step_id, None)
         current_key.reset(token)
+    await _struggle_no_more(run)
+    check_storable(run.codec, step_id, call.name, result)
+    return result
+
+
+async def _struggle_no_more(run: SagaRun) -> None:
     if run.struggling:
         run.struggling = False
         await run.host.ask(_dbos.mark, run.saga_id, {STRUGGLING: None})
-    check_storable(run.codec, step_id, call.name, result)
-    return result
 
 
 async def undo(run: SagaRun, reservation: Any, name: str, step_id: int, what: Compensation) -> None:
@@ -343,6 +350,7 @@ async def undo(run: SagaRun, reservation: Any, name: str, step_id: int, what: Co
                 run, step_id, call, functools.partial(_undo_once, run, name, what), flight, before
             )
         except _ByHand:
+            await _struggle_no_more(run)
             return by_hand(run, step_id)
 
     before = functools.partial(_go_on, run, step_id)

@@ -121,7 +121,7 @@ def cancel(seen: Seen, stop: Stop) -> Act | Refusal:
             )
         case SagaStatus.COMPENSATING:
             return Refusal(f"{saga} is being undone already.")
-        case SagaStatus.PARKED if seen.dbos_status != "ERROR" and seen.marks.turn is None:
+        case SagaStatus.PARKED if _is_to_go_forward(seen):
             return Act(Way.RESUME, marks, f"{saga} was parked; it is resumed and undone.")
         case SagaStatus.PARKED:
             return Refusal(
@@ -181,6 +181,11 @@ def resolve(
         return Refusal(f"{saga}: {step} is {record.status} already.")
     if (being := _being_terminated(seen)) is not None:
         return being
+    if record is not None and record.status is StepStatus.COMPLETED and _is_to_go_forward(seen):
+        return Refusal(
+            f"{saga}: {step} has completed, and the saga is parked on its way forward. `retry` it "
+            f"to go on from there, or `cancel` it to have the step undone."
+        )
     marks = resolved_attributes(step_id, note, by, now)
     if seen.status is SagaStatus.COMPENSATING:
         return Act(Way.MARK, marks, f"{saga}: {step} counts as undone; the unwinding goes on.")
@@ -198,6 +203,12 @@ def _being_terminated(seen: Seen) -> Refusal | None:
     if seen.marks.terminated is None or seen.status.is_final:
         return None
     return Refusal(f"Saga {seen.saga_id!r} is being terminated.")
+
+
+def _is_to_go_forward(seen: Seen) -> bool:
+    """Whether a parked saga has not turned round."""
+    parked = seen.status is SagaStatus.PARKED
+    return parked and seen.dbos_status != "ERROR" and seen.marks.turn is None
 
 
 def _reason(seen: Seen) -> str:

@@ -38,6 +38,7 @@ from ._marks import (
     stop_attributes,
 )
 from ._reaping import Action, Decision, Stopped, decide
+from ._stack import undone_name
 
 log = logging.getLogger("sagas")
 
@@ -87,7 +88,6 @@ class Supervisor:
         self._noticed: set[str] = set()
         self._lost: set[str] = set()
         self._stopped: dict[str, str | None] = {}
-        self._reported: dict[str, int] = {}
         self._looked: datetime | None = None
         self._thread = threading.Thread(target=self._run, name="sagas-supervisor", daemon=True)
 
@@ -303,15 +303,14 @@ class Supervisor:
                 failed, error = flight.failed, flight.error
                 if not (run.compensating or flight.settling) or failed < least or error is None:
                     continue
-                if failed < 2 * self._reported.get(run.saga_id, 0):
+                if failed < 2 * flight.reported:
                     continue
                 text = f"{type(error).__name__}: {error}"
-                struggling = Struggling(step_id, flight.name, failed, json_text(text))
+                name = undone_name(flight.name) or flight.name
+                struggling = Struggling(step_id, name, failed, json_text(text))
                 self._mark(run.saga_id, struggling.attributes())
                 run.struggling = True
-                self._reported[run.saga_id] = failed
-        for saga_id in [i for i in self._reported if _running.of(i) is None]:
-            del self._reported[saga_id]
+                flight.reported = failed
 
 
 def _owner(row: Any) -> str | None:

@@ -37,6 +37,10 @@ class Ledger(list[str]):
     def write(self, entry: str) -> None:
         """Take effect; perhaps die after it."""
         self.append(entry)
+        self.perhaps_die(entry)
+
+    def perhaps_die(self, entry: str) -> None:
+        """Die, if that is to be after this effect."""
         if entry in self._crashes:
             self._crashes.remove(entry)
             self.died.append(entry)
