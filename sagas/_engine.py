@@ -32,7 +32,7 @@ from steps._attempts import describe, format_traceback
 from steps._mode import ShuttingDown
 from steps.abc import current_recorder
 
-from . import _codec, _dbos, _outcome, _running
+from . import _codec, _dbos, _kept, _outcome, _running
 from ._context import SagaRun
 from ._control import Fault, Interrupted, TurnRound
 from ._errors import Failure, NotUndone, StepRef
@@ -77,6 +77,8 @@ async def execute(saga: Engine, host: Host, args: tuple[Any, ...], kwargs: dict[
         return await _forward(saga, run, args, kwargs)
     except BaseException as error:
         lost = not isinstance(error, Exception | ShuttingDown | _dbos.LOST[0] | _dbos.LOST[1])
+        if run.knows_begun and not isinstance(error, Exception):
+            _kept.leave(saga_id, frozenset(run.begun))
         raise
     finally:
         run.closed = True
@@ -102,6 +104,9 @@ async def _open(saga: Engine, run: SagaRun, before: Sequence[_running.Run]) -> N
     run.resolved, run.retries = marks.resolved, marks.retry
     run.struggling = marks.struggling is not None
     run.first = _is_first(row, marks)
+    begun = _kept.inherit(run.saga_id, marks.takeovers) if row.recovery_attempts == 1 else None
+    if begun is not None:
+        run.inherited, run.begun = True, set(begun)
     began = max(row.created_at, row.delay_until_epoch_ms or 0) + marks.parked_ms
     _set_deadline(run, marks.timeout or saga.timeout, began)
     if marks.turn is not None and not is_stale(marks.turn.at, await run.rows()):

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from . import _dbos, _registry, _running, _settings
+from . import _dbos, _kept, _registry, _running, _settings
 from ._failover import Failover
 from ._marks import (
     NEVER_RAN,
@@ -241,9 +241,10 @@ class Supervisor:
         if row.executor_id != executor and decision.action not in _ANYBODYS:
             self._stopped[saga_id] = row.executor_id
             return
-        self._carry_out(saga_id, decision, marks)
+        self._carry_out(row, decision, marks)
 
-    def _carry_out(self, saga_id: str, decision: Decision, marks: Marks) -> None:
+    def _carry_out(self, row: Any, decision: Decision, marks: Marks) -> None:
+        saga_id = row.workflow_id
         if decision.action is Action.FENCE:
             run = _running.of(saga_id)
             if run is not None:
@@ -263,6 +264,8 @@ class Supervisor:
                 log.warning("Saga %s %s; it is undone.", saga_id, decision.stop.reason)
                 takeovers = {TAKEOVERS: marks.takeovers + 1}
                 self._mark(saga_id, {**stop_attributes(decision.stop), **takeovers})
+                if row.executor_id == self._executor:
+                    _kept.hand_over(saga_id, marks.takeovers + 1)
                 _dbos.outside(_dbos.resume, saga_id)
             case _:
                 pass
