@@ -244,6 +244,12 @@ def active_rows(names: Sequence[str], limit: int) -> list[Any]:
     )
 
 
+def arguments_of(name: str) -> list[tuple[Any, ...]]:
+    """What the workflows of a name were given."""
+    rows = DBOS.list_workflows(name=name, load_output=False)
+    return [row.input["args"] for row in rows if row.input is not None and row.input["args"]]
+
+
 def app_version() -> str:
     """The application version that this process runs."""
     return str(DBOS.application_version)

@@ -79,6 +79,8 @@ async def execute(saga: Engine, host: Host, args: tuple[Any, ...], kwargs: dict[
         lost = not isinstance(error, Exception | ShuttingDown | _dbos.LOST[0] | _dbos.LOST[1])
         if run.knows_begun and not isinstance(error, Exception):
             _kept.leave(saga_id, frozenset(run.begun))
+        if run.is_async and isinstance(error, SystemExit):
+            raise Interrupted(f"exit: {error}") from error  # it would end the event loop, too
         raise
     finally:
         run.closed = True
@@ -153,6 +155,9 @@ async def _forward(
     run.in_body = False
     if run.stop is None and _is_death(run, raised):
         assert raised is not None
+        run.closed = True
+        run.fence("its execution has ended")
+        await run.settle()  # whoever takes it up again does so when nothing of it goes on here
         raise raised
     run.closed = raised is not None
     unseen = await run.settle()

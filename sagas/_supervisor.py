@@ -9,7 +9,8 @@ In each round it
 3. resumes sagas whose execution here ended without an outcome: an awaiting task was cancelled, the
    database was away;
 4. reports undos that fail again and again;
-5. on PostgreSQL, keeps this process's lock, and takes over the sagas of processes that are gone.
+5. parks sagas that were handed to this process, which has not their code;
+6. on PostgreSQL, keeps this process's lock, and takes over the sagas of processes that are gone.
 
 What it does is written down before it is done, so another supervisor can finish it. It never acts
 on the sagas of a process that is alive.
@@ -38,6 +39,7 @@ from ._marks import (
     stop_attributes,
 )
 from ._reaping import Action, Decision, Stopped, decide
+from ._strangers import Strangers
 
 log = logging.getLogger("sagas")
 
@@ -49,6 +51,9 @@ BUSY = 20
 
 LOOKS = 4
 """How often to look for an executor within the time after which it counts as gone."""
+
+STRANGERS = 5.0
+"""Seconds between two looks for sagas whose code is not here."""
 
 LONGEST_OUTAGE = 5.0
 """Seconds between two tries while the database is away, at most."""
@@ -66,6 +71,7 @@ class Supervisor:
         by_attributes: Whether the database can search by attributes (PostgreSQL).
         holds: Whether this process holds its executor's name.
         failover: Takes over from other processes that are gone; None: that is off.
+        strangers: Parks what this process has not the code for.
     """
 
     def __init__(
@@ -75,12 +81,15 @@ class Supervisor:
         by_attributes: bool,
         holds: Callable[[], bool] = lambda: True,
         failover: Failover | None = None,
+        strangers: Strangers | None = None,
     ) -> None:
         self._executor = executor_id
         self._by_attributes = by_attributes
         self._holds = holds
         self._failover = failover
         self._failover_at = time.monotonic()
+        self._strangers = strangers
+        self._strangers_at = time.monotonic() + STRANGERS
         self._unsure = False
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -154,6 +163,9 @@ class Supervisor:
         for saga_id in list(self._lost):
             self._revive(saga_id)
         self._report()
+        if self._strangers is not None and time.monotonic() >= self._strangers_at:
+            self._strangers.look()
+            self._strangers_at = time.monotonic() + STRANGERS
         if self._failover is not None and time.monotonic() >= self._failover_at:
             self._failover.look()
             patience = _settings.failover() or LONGEST_OUTAGE

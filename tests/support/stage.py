@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import defaultdict
 from typing import Any
 
 from sagas import SagaHandle, current, saga
@@ -32,46 +33,51 @@ class Scene:
 
     Args:
         saga_id: Its ID.
-        place: What its body does apart from the four steps: see `Body`.
-        hold: Where it is to wait for `open`: a name of a step, an undo (`-c`) or of the body.
+        place: What its body does apart from the four steps: see `_body`.
+        hold: Where it is to wait for `open`: in a step (`c`), an undo (`-c`), or the body.
         refuse: Steps and undos that fail, as long as they are in it.
     """
 
     def __init__(
-        self, saga_id: str, place: str = "", hold: str = "", refuse: tuple[str, ...] = ()
+        self,
+        saga_id: str,
+        place: str = "",
+        hold: tuple[str, ...] = (),
+        refuse: tuple[str, ...] = (),
     ) -> None:
         self.saga_id = saga_id
         self.place = place
-        self.hold = hold
         self.refuse = set(refuse)
         self.ledger: list[str] = []
         self.calls: list[str] = []
-        self.reached = threading.Event()
-        self._gate = threading.Event()
+        self.bodies = 0
+        self._reached: defaultdict[str, threading.Event] = defaultdict(threading.Event)
+        self._gates = {name: threading.Event() for name in hold}
         SCENES[saga_id] = self
 
-    def open(self) -> None:
+    def open(self, name: str) -> None:
         """Let it go on from where it is held."""
-        self._gate.set()
+        self._gates[name].set()
 
-    def wait_until_reached(self) -> None:
-        """Wait until it has come to where it is to be held, or refused something."""
-        assert self.reached.wait(PATIENCE), f"{self.saga_id} has not come to {self.hold}"
+    def wait_until_at(self, name: str) -> None:
+        """Wait until it has come there, and has been refused, if that is what is to happen."""
+        assert self._reached[name].wait(PATIENCE), f"{self.saga_id} has not come to {name}"
 
     def act(self, name: str) -> None:
         """Take effect."""
         self.calls.append(name)
-        self.come_by(name)
+        if name not in self.refuse:
+            self.come_by(name)
         if name in self.refuse:
-            self.reached.set()
+            self._reached[name].set()
             raise ConnectionError(f"{name} is refused")
         self.ledger.append(name)
 
     def come_by(self, name: str) -> None:
-        """Wait there, if that is where to hold."""
-        if name == self.hold and not self._gate.is_set():
-            self.reached.set()
-            assert self._gate.wait(PATIENCE), f"{self.saga_id} was held at {name} for ever"
+        """Come to a place; wait there, if that is where to hold."""
+        self._reached[name].set()
+        gate = self._gates.get(name)
+        assert gate is None or gate.wait(PATIENCE), f"{self.saga_id} was held at {name} for ever"
 
     @property
     def handle(self) -> SagaHandle[str]:
@@ -119,15 +125,16 @@ _async["attempted"] = _async_step("c", "attempted.async", undo_when="attempted")
 
 def _body() -> str:
     scene = SCENES[current().saga_id]
+    scene.bodies += 1
     _sync["a"]()
     _sync["b"]()
     scene.come_by("body")
     match scene.place:
         case "receive":
-            scene.reached.set()
+            scene.come_by(scene.place)
             receive("topic")
         case "sleep":
-            scene.reached.set()
+            scene.come_by(scene.place)
             sleep(3600)
     _sync["attempted" if scene.place == "attempted" else "c"]()
     _sync["d"]()
@@ -139,6 +146,7 @@ def _body() -> str:
 
 async def _body_async() -> str:
     scene = SCENES[current().saga_id]
+    scene.bodies += 1
     await _async["a"]()
     if scene.place == "group":
         await asyncio.gather(_async["b"](), _async["c"]())
@@ -147,10 +155,10 @@ async def _body_async() -> str:
     await asyncio.to_thread(scene.come_by, "body")
     match scene.place:
         case "receive":
-            scene.reached.set()
+            scene.come_by(scene.place)
             await receive_async("topic")
         case "sleep":
-            scene.reached.set()
+            scene.come_by(scene.place)
             await sleep_async(3600)
     if scene.place != "group":
         await _async["attempted" if scene.place == "attempted" else "c"]()
