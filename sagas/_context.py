@@ -52,6 +52,8 @@ class SagaRun:
         retries: How often its failed undos were taken up again.
         compensating: Whether its undos are running.
         raised: The errors that steps handed to the body, with the step's ID and name.
+        begun: The steps that may have taken effect without a recorded outcome, as far as is known.
+        inherited: Whether the execution before this one has told what it had begun.
         dead_letter: Whether it was given up, as its process died again and again.
         heard: Whether an outcome was got that no earlier execution can have had.
         struggling: Whether it is marked as needing attention for an undo that fails.
@@ -72,6 +74,8 @@ class SagaRun:
         self.deadline: float | None = None
         self.resolved: Mapping[int, Resolution] = {}
         self.retries = 0
+        self.begun: set[int] = set()
+        self.inherited = False
         self.dead_letter = False
         self.struggling = False
         self.heard = False
@@ -236,6 +240,17 @@ class SagaRun:
             self.stop = ShuttingDown()
         if self.stop is not None:
             raise self.stop
+
+    @property
+    def knows_begun(self) -> bool:
+        """Whether no other step can have been begun than those in `begun`."""
+        return self.live or self.first or self.inherited
+
+    def is_in_doubt(self, step_id: int) -> bool:
+        """Whether a step without a checkpoint may have been begun by an execution before."""
+        if self.live or self.first:
+            return False
+        return not self.inherited or step_id in self.begun
 
     def stopping(self) -> Stop | None:
         """What keeps a further step from beginning; None where it may. Undos always may."""

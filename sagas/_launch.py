@@ -30,6 +30,7 @@ from ._failover import Failover
 from ._keeper import Keeper, keeper_of
 from ._session import SessionLock
 from ._settings import Supervision
+from ._strangers import Strangers
 from ._supervisor import Supervisor
 
 log = logging.getLogger("sagas")
@@ -208,6 +209,7 @@ def _watch(settings: dict[str, Any], held: _lock.ExecutorLock | None) -> _Watch:
         by_attributes=(settings.get("system_database_url") or "").startswith("postgres"),
         holds=lambda: keeper is None or keeper.holds,
         failover=failover,
+        strangers=Strangers(settings["name"], _dbos.app_version(), _dbos.executor_id()),
     )
     supervisor.start()
     if keeper is not None:

@@ -64,7 +64,7 @@ async def perform(
     """
     step_id: int = reservation.step_id
     progress = Progress()
-    in_doubt = not (run.live or run.first)
+    in_doubt = run.is_in_doubt(step_id)
 
     async def body() -> Any:
         progress.invoked = True
@@ -86,8 +86,11 @@ async def perform(
     try:
         outcome = await run.host.run(reservation, call.name, body)
     except BaseException as error:
-        _keep_refused(run, step_id, call.name, error, progress)
+        if _keep_refused(run, step_id, call.name, error, progress):
+            run.begun.discard(step_id)
         await sort_out(run, error, step_id, call.name, progress)
+        if isinstance(error, Exception):
+            run.begun.discard(step_id)
         run.heard = run.heard or progress.invoked
         if call.attempted and call.undo is not None and isinstance(error, Exception):
             found = stop_of(error)
@@ -96,6 +99,7 @@ async def perform(
         raise
     run.heard = run.heard or progress.invoked
     run.first = run.first and progress.invoked  # an earlier execution has recorded this
+    run.begun.discard(step_id)
     result = outcome
     if isinstance(outcome, Retried):
         result = outcome.result
@@ -129,13 +133,17 @@ async def _once(
 
 def _keep_refused(
     run: SagaRun, key: int, name: str, error: BaseException, progress: Progress
-) -> None:
+) -> bool:
+    """Keep what DBOS refused to record; whether there was anything to keep."""
     if not isinstance(error, _dbos.LOST):
-        return
+        return False
     if progress.returned:
         _kept.keep(run.saga_id, key, name, _kept.Kept(value=progress.result))
-    elif isinstance(progress.error, Exception) and stop_of(progress.error) is None:
+        return True
+    if isinstance(progress.error, Exception) and stop_of(progress.error) is None:
         _kept.keep(run.saga_id, key, name, _kept.Kept(error=progress.error))
+        return True
+    return False
 
 
 class _ByHand(BaseException):
@@ -203,6 +211,15 @@ async def _try(
     async def attempt() -> Any:
         if run.leftovers:
             await run.await_leftovers()
+        run.begun.add(step_id)
+        try:
+            return await once()
+        except Exception as error:
+            if not (settling or call.attempted or flight.unknown or says_nothing(error)):
+                run.begun.discard(step_id)
+            raise
+
+    async def once() -> Any:
         if call.timeout is None:
             return await run.host.mode.call(call.body, call.is_async)
         return await limited(

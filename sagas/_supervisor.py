@@ -9,7 +9,8 @@ In each round it
 3. resumes sagas whose execution here ended without an outcome: an awaiting task was cancelled, the
    database was away;
 4. reports undos that fail again and again;
-5. on PostgreSQL, keeps this process's lock, and takes over the sagas of processes that are gone.
+5. parks sagas that were handed to this process, which has not their code;
+6. on PostgreSQL, keeps this process's lock, and takes over the sagas of processes that are gone.
 
 What it does is written down before it is done, so another supervisor can finish it. It never acts
 on the sagas of a process that is alive.
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from . import _dbos, _registry, _running, _settings
+from . import _dbos, _kept, _registry, _running, _settings
 from ._failover import Failover
 from ._marks import (
     NEVER_RAN,
@@ -39,6 +40,7 @@ from ._marks import (
 )
 from ._reaping import Action, Decision, Stopped, decide
 from ._stack import undone_name
+from ._strangers import Strangers
 
 log = logging.getLogger("sagas")
 
@@ -50,6 +52,9 @@ BUSY = 20
 
 LOOKS = 4
 """How often to look for an executor within the time after which it counts as gone."""
+
+STRANGERS = 5.0
+"""Seconds between two looks for sagas whose code is not here."""
 
 LONGEST_OUTAGE = 5.0
 """Seconds between two tries while the database is away, at most."""
@@ -67,6 +72,7 @@ class Supervisor:
         by_attributes: Whether the database can search by attributes (PostgreSQL).
         holds: Whether this process holds its executor's name.
         failover: Takes over from other processes that are gone; None: that is off.
+        strangers: Parks what this process has not the code for.
     """
 
     def __init__(
@@ -76,12 +82,15 @@ class Supervisor:
         by_attributes: bool,
         holds: Callable[[], bool] = lambda: True,
         failover: Failover | None = None,
+        strangers: Strangers | None = None,
     ) -> None:
         self._executor = executor_id
         self._by_attributes = by_attributes
         self._holds = holds
         self._failover = failover
         self._failover_at = time.monotonic()
+        self._strangers = strangers
+        self._strangers_at = time.monotonic() + STRANGERS
         self._unsure = False
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -154,6 +163,9 @@ class Supervisor:
         for saga_id in list(self._lost):
             self._revive(saga_id)
         self._report()
+        if self._strangers is not None and time.monotonic() >= self._strangers_at:
+            self._strangers.look()
+            self._strangers_at = time.monotonic() + STRANGERS
         if self._failover is not None and time.monotonic() >= self._failover_at:
             self._failover.look()
             patience = _settings.failover() or LONGEST_OUTAGE
@@ -241,9 +253,10 @@ class Supervisor:
         if row.executor_id != executor and decision.action not in _ANYBODYS:
             self._stopped[saga_id] = row.executor_id
             return
-        self._carry_out(saga_id, decision, marks)
+        self._carry_out(row, decision, marks)
 
-    def _carry_out(self, saga_id: str, decision: Decision, marks: Marks) -> None:
+    def _carry_out(self, row: Any, decision: Decision, marks: Marks) -> None:
+        saga_id = row.workflow_id
         if decision.action is Action.FENCE:
             run = _running.of(saga_id)
             if run is not None:
@@ -263,6 +276,8 @@ class Supervisor:
                 log.warning("Saga %s %s; it is undone.", saga_id, decision.stop.reason)
                 takeovers = {TAKEOVERS: marks.takeovers + 1}
                 self._mark(saga_id, {**stop_attributes(decision.stop), **takeovers})
+                if row.executor_id == self._executor:
+                    _kept.hand_over(saga_id, marks.takeovers + 1)
                 _dbos.outside(_dbos.resume, saga_id)
             case _:
                 pass
