@@ -1,10 +1,12 @@
-"""Sagas of other versions of the application, which no process of this one takes up."""
+"""The application's versions: which one runs here, in which database, and whom it strands."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 from . import _dbos, _registry
 
@@ -44,3 +46,24 @@ def warn_of_stranded() -> None:
             _dbos.app_version(),
             version,
         )
+
+
+def own_version() -> Any:
+    """DBOS's record of the version that this process runs; None where DBOS is not launched."""
+    try:
+        versions = _dbos.API.list_application_versions()
+    except _dbos.DBOSError:
+        return None
+    return next((v for v in versions if v["version_name"] == _dbos.app_version()), None)
+
+
+def is_in(version: Any, url: str, schema: str | None) -> bool:
+    """Whether that record is in this database; False also where it cannot be read."""
+    try:
+        with contextlib.ExitStack() as closing:
+            other = _dbos.client(url, schema)
+            closing.callback(other.destroy)
+            found = other.list_application_versions()
+    except _dbos.UNAVAILABLE:
+        return False
+    return any(v["version_id"] == version["version_id"] for v in found)
