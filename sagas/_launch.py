@@ -172,12 +172,8 @@ def _check_supervision(supervision: Any) -> None:
 
 def _start(settings: dict[str, Any]) -> Launched:
     url = settings.get("system_database_url")
-    if (
-        url is not None
-        and not _config.check_reachable(url)
-        and settings.get("run_migrations", True)
-    ):
-        _dbos.make_database(url, schema=settings.get("dbos_system_schema") or "dbos")
+    if url is not None and not _config.check_reachable(url):
+        _make_database(url, settings)
     held = None
     if url is not None and not settings.get("conductor_key"):  # which names executors itself
         held = _lock.acquire(url, settings["name"], _dbos.named_executor(settings))
@@ -198,6 +194,18 @@ def _start(settings: dict[str, Any]) -> Launched:
         if isinstance(error, Exception) and not isinstance(error, SagaUsageError):
             raise SagaUsageError(f"DBOS could not be started: {error}") from error
         raise
+
+
+def _make_database(url: str, settings: dict[str, Any]) -> None:
+    """Make a database, which DBOS would do later: the lock needs it first."""
+    if not settings.get("run_migrations", True):
+        return
+    try:
+        _dbos.make_database(url, schema=settings.get("dbos_system_schema") or "dbos")
+    except Exception as error:
+        raise SagaUsageError(
+            f"The database {_config.safe(url)} does not exist, and cannot be made: {error}"
+        ) from error
 
 
 def supervise(supervision: Supervision | None = None, *, config: _config.Config = None) -> Launched:

@@ -33,7 +33,7 @@ def watch(app: str, url: str | None, held: ExecutorLock | None) -> Watch:
         url: Its system database, where that is known.
         held: The name of this process.
     """
-    _versions.warn_of_stranded()
+    _versions.warn_of_stranded(app)
     keeper = keeper_of(
         held,
         lost=lambda: _running.fence_all("another process has taken this one's name"),
