@@ -22,6 +22,7 @@ class Watch:
         self._supervisor.stop()
         if self._keeper is not None:
             self._keeper.stop()
+            _running.unbar()
 
 
 def watch(app: str, url: str | None, held: ExecutorLock | None) -> Watch:
@@ -34,10 +35,15 @@ def watch(app: str, url: str | None, held: ExecutorLock | None) -> Watch:
         held: The name of this process.
     """
     _versions.warn_of_stranded(app)
+
+    def regained() -> None:
+        _running.unbar()
+        supervisor.doubt()
+
     keeper = keeper_of(
         held,
-        lost=lambda: _running.fence_all("another process has taken this one's name"),
-        regained=lambda: supervisor.doubt(),  # noqa: PLW0108 - it is made below
+        lost=lambda: _running.bar("another process has taken this one's name"),
+        regained=regained,
     )
     supervisor = Supervisor(
         _dbos.executor_id(),
