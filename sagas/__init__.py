@@ -25,7 +25,7 @@ from ._errors import (
 )
 from ._handle import SagaHandle
 from ._history import SagaState, StepRecord
-from ._launch import Launched, launch, shutdown
+from ._launch import Launched, launch, shutdown, supervise
 from ._marks import AuditEntry
 from ._requests import RequestResult
 from ._saga import Saga, saga
@@ -70,6 +70,7 @@ __all__ = [
     "launch",
     "saga",
     "shutdown",
+    "supervise",
 ]
 
 # Errors and records are stored by this name, so that a module of ours can be moved or renamed.

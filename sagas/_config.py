@@ -228,7 +228,7 @@ def safe(url: str) -> str:
     return sa.make_url(url).render_as_string(hide_password=True)
 
 
-def check_reachable(url: str, timeout: float = 5.0, *, create: bool = True) -> None:
+def check_reachable(url: str, timeout: float = 5.0, *, create: bool = True) -> bool:
     """
     See that the database answers.
 
@@ -236,6 +236,9 @@ def check_reachable(url: str, timeout: float = 5.0, *, create: bool = True) -> N
         url: A database URL.
         timeout: Seconds to wait for PostgreSQL.
         create: Whether one that does not exist yet will do.
+
+    Returns:
+        Whether it exists; a SQLite file that did not is made.
 
     Raises:
         SagaUsageError: It does not, or is something else.
@@ -259,7 +262,7 @@ def check_reachable(url: str, timeout: float = 5.0, *, create: bool = True) -> N
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", None) or error).strip()
         if create and "does not exist" in cause and "database" in cause:
-            return  # DBOS makes it, where it may
+            return False
         raise SagaUsageError(
             f"The system database {safe(url)} cannot be used: {cause}. See that it is running "
             f"and that the URL is right ({DATABASE_VARIABLE}, or system_database_url in the "
@@ -267,6 +270,7 @@ def check_reachable(url: str, timeout: float = 5.0, *, create: bool = True) -> N
         ) from error
     finally:
         engine.dispose()
+    return True
 
 
 def use_write_ahead_log(url: str) -> None:

@@ -85,6 +85,7 @@ run_async = steps_dbos.run_async
 receive = steps_dbos.receive
 receive_async = steps_dbos.receive_async
 reserve = steps_dbos.reserve
+make_database = DBOS.migrate
 
 
 def now() -> int:
@@ -277,11 +278,6 @@ def recorded_wake_time(saga_id: str, step_id: int) -> float | None:
 def send(saga_id: str, message: Any, topic: str) -> None:
     """Send a message to a workflow."""
     DBOS.send(saga_id, message, topic)
-
-
-def is_internal(queue: str | None) -> bool:
-    """Whether a queue is one of DBOS's own, where it puts what it recovers or resumes."""
-    return queue is not None and queue.startswith("_dbos_")
 
 
 def list_steps(saga_id: str) -> list[Any]:

@@ -164,7 +164,7 @@ async def _forward(
     unseen = await run.settle()
     run.closed = True
     if raised is not None and run.stop is None:
-        run.stop = ShuttingDown() if run.ending.is_set() else None
+        run.stop = ShuttingDown() if run.ending.is_set() else _mismatch(run, raised)
     _raise_unless_ours(run, raised)
     try:
         if isinstance(run.stop, Fault):
@@ -179,6 +179,18 @@ async def _forward(
     except Fault as fault:
         await _park(run, fault, raised)
     raise outcome from cause
+
+
+def _mismatch(run: SagaRun, raised: BaseException) -> Fault | None:
+    """The fault, where the body's own calls of DBOS (a patch, say) do not match the history."""
+    for error in _leaves(raised):
+        of_step = any(error is known for known, _, _ in run.raised)
+        if isinstance(error, _dbos.MISMATCH) and not of_step:
+            return Fault(
+                f"the saga's code does not match its history ({error}). Bring back the code it "
+                f"began with, or use DBOS.patch for the change, outside of concurrent branches"
+            )
+    return None
 
 
 def _is_stopped(run: SagaRun) -> bool:

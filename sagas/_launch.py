@@ -1,8 +1,7 @@
-"""Starting and stopping: `launch`, `shutdown`."""
+"""Starting and stopping: `launch`, `supervise`, `shutdown`."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from types import TracebackType
@@ -20,18 +19,13 @@ from . import (
     _kept,
     _lock,
     _pool,
-    _registry,
     _running,
     _settings,
     _versions,
 )
 from ._errors import SagaUsageError
-from ._failover import Failover
-from ._keeper import Keeper, keeper_of
-from ._session import SessionLock
 from ._settings import Supervision
-from ._strangers import Strangers
-from ._supervisor import Supervisor
+from ._watch import Watch, watch
 
 log = logging.getLogger("sagas")
 
@@ -43,18 +37,26 @@ SQLITE_POLLING = 0.5
 
 class Launched:
     """
-    A running application; what `launch` returns. As a context manager it ends with the block.
+    A running application; what `launch` and `supervise` return.
+
+    As a context manager it ends with the block, as by `shutdown()`.
 
     Attributes:
         config: The configuration that DBOS was given.
     """
 
     def __init__(
-        self, config: dict[str, Any], lock: _lock.ExecutorLock | None, watch: _Watch
+        self,
+        config: dict[str, Any],
+        lock: _lock.ExecutorLock | None,
+        watch: Watch,
+        *,
+        has_launched_dbos: bool = True,
     ) -> None:
         self.config = config
         self._lock = lock
         self._watch = watch
+        self._has_launched_dbos = has_launched_dbos
 
     def __enter__(self) -> Launched:
         return self
@@ -67,21 +69,32 @@ class Launched:
     ) -> None:
         shutdown()
 
-    def close(self) -> None:
-        """Look after the sagas no longer."""
+    def end(self) -> None:
+        """Look after the sagas no longer, stop DBOS if it is ours, and give up the name."""
         self._watch.stop()
+        try:
+            if self._has_launched_dbos:
+                _stop_dbos()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
-    def release(self) -> None:
-        """Give up the executor's name."""
-        if self._lock is not None:
-            self._lock.release()
+
+def _stop_dbos() -> None:
+    alarm.ring()
+    _running.wake_all()
+    _pool.close()
+    try:
+        _dbos.destroy()
+    finally:
+        alarm.reset()
 
 
 _current: Launched | None = None
 
 
 def launched() -> Launched | None:
-    """The application that `launch` started here."""
+    """The application that `launch` or `supervise` looks after here."""
     return _current
 
 
@@ -125,31 +138,44 @@ def launch(
     with _guard:
         if _current is not None:
             raise SagaUsageError("launch() was called twice; call shutdown() in between.")
-        settings = _config.load(config, name=name)
-        unknown = sorted(set(settings) - _dbos.CONFIG_KEYS)
-        if unknown:
+        if _versions.own_version() is not None:
             raise SagaUsageError(
-                f"Unknown key {unknown[0]!r} in the configuration. DBOSConfig has: "
-                f"{', '.join(sorted(_dbos.CONFIG_KEYS))}."
+                "DBOS is launched already, by the application itself. Call supervise() in place "
+                "of launch(), or leave launching DBOS to launch()."
             )
+        settings = _config.load(config, name=name)
+        _check_keys(settings)
         if executor_id is not None:
             settings["executor_id"] = executor_id
         if settings.get("executor_id") is not None:
             check_name(settings["executor_id"], "executor_id", SagaUsageError)
         if as_version is not None:
             settings["application_version"] = check_name(as_version, "as_version", SagaUsageError)
-        if supervision is not None and not isinstance(supervision, Supervision):
-            raise SagaUsageError(f"supervision takes a Supervision, not {supervision!r}.")
+        _check_supervision(supervision)
         _settings.use(supervision)
         _codec.use(settings.get("serializer"))
         _current = _start(settings)
         return _current
 
 
+def _check_keys(settings: dict[str, Any]) -> None:
+    unknown = sorted(set(settings) - _dbos.CONFIG_KEYS)
+    if unknown:
+        raise SagaUsageError(
+            f"Unknown key {unknown[0]!r} in the configuration. DBOSConfig has: "
+            f"{', '.join(sorted(_dbos.CONFIG_KEYS))}."
+        )
+
+
+def _check_supervision(supervision: Any) -> None:
+    if supervision is not None and not isinstance(supervision, Supervision):
+        raise SagaUsageError(f"supervision takes a Supervision, not {supervision!r}.")
+
+
 def _start(settings: dict[str, Any]) -> Launched:
     url = settings.get("system_database_url")
-    if url is not None:
-        _config.check_reachable(url)
+    if url is not None and not _config.check_reachable(url):
+        _make_database(url, settings)
     held = None
     if url is not None and not settings.get("conductor_key"):  # which names executors itself
         held = _lock.acquire(url, settings["name"], _dbos.named_executor(settings))
@@ -162,7 +188,7 @@ def _start(settings: dict[str, Any]) -> Launched:
     try:
         _dbos.launch(settings)
         _catalog.publish(settings["name"])
-        watch = _watch(settings, held)
+        return Launched(settings, held, watch(settings["name"], url, held))
     except BaseException as error:
         _dbos.destroy()
         if held is not None:
@@ -170,56 +196,94 @@ def _start(settings: dict[str, Any]) -> Launched:
         if isinstance(error, Exception) and not isinstance(error, SagaUsageError):
             raise SagaUsageError(f"DBOS could not be started: {error}") from error
         raise
-    return Launched(settings, held, watch)
 
 
-class _Watch:
-    """The threads that look after the sagas of this process."""
+def _make_database(url: str, settings: dict[str, Any]) -> None:
+    """Make a database, which DBOS would do later: the lock needs it first."""
+    if not settings.get("run_migrations", True):
+        return
+    try:
+        _dbos.make_database(url, schema=settings.get("dbos_system_schema") or "dbos")
+    except Exception as error:
+        raise SagaUsageError(
+            f"The database {_config.safe(url)} does not exist, and cannot be made: {error}"
+        ) from error
 
-    def __init__(self, supervisor: Supervisor, keeper: Keeper | None) -> None:
-        self._supervisor = supervisor
-        self._keeper = keeper
 
-    def stop(self) -> None:
-        self._supervisor.stop()
-        if self._keeper is not None:
-            self._keeper.stop()
+def supervise(supervision: Supervision | None = None, *, config: _config.Config = None) -> Launched:
+    """
+    Look after the sagas of this process, where the application launches DBOS itself.
+
+    Call it once, after `DBOS.launch()`. Without it sagas run, and are undone when they fail; but
+    nobody sees to those that DBOS has cancelled, and requests from other processes wait until the
+    saga is resumed. `shutdown()` ends it, and leaves DBOS alone; end it before `DBOS.destroy()`.
+
+    On a server it takes the name of this process's executor, as `launch` does, so that the others
+    see that it lives, and takes over from those that are gone. DBOS does not tell which database
+    it uses; so it has to be found as `launch` would find it, and is compared with DBOS's.
+
+    Args:
+        supervision: How running sagas are looked after.
+        config: What DBOS was given: the `DBOSConfig`, or the path of a file; default:
+            `dbos-config.yaml` in the current folder. `DBOS_SYSTEM_DATABASE_URL` wins over its
+            database.
+
+    Returns:
+        What is looked after: `with supervise(): ...` ends it with the block.
+
+    Raises:
+        SagaUsageError: DBOS is not launched, `launch` or `supervise` was called already, the
+            configuration does not name the database that DBOS uses, or another process runs
+            under this executor's name (give each its own: `executor_id` in DBOS's configuration).
+    """
+    global _current
+    with _guard:
+        if _current is not None:
+            raise SagaUsageError(
+                "The sagas of this process are supervised already, by launch() or supervise(); "
+                "call shutdown() in between."
+            )
+        own = _versions.own_version()
+        if own is None:
+            raise SagaUsageError(
+                "supervise() was called before DBOS.launch(). launch() does both: use it in their "
+                "place, or call DBOS.launch() first."
+            )
+        settings = _config.load(config)
+        _check_keys(settings)
+        _check_supervision(supervision)
+        _settings.use(supervision)
+        _current = _join(settings, own)
+        return _current
 
 
-def _watch(settings: dict[str, Any], held: _lock.ExecutorLock | None) -> _Watch:
-    _versions.warn_of_stranded()
-    patience = _settings.failover()
-    failover = None
-    if isinstance(held, SessionLock) and patience is not None:
-        failover = Failover(
-            held,
-            settings["name"],
-            _dbos.app_version(),
-            _registry.names,
-            max_takeovers=_registry.most_takeovers,
-            patience=patience,
+def _join(settings: dict[str, Any], own: Any) -> Launched:
+    url = settings.get("system_database_url")
+    if url is None or not _versions.is_in(own, url, settings.get("dbos_system_schema")):
+        where = "a system_database_engine" if url is None else _config.safe(url)
+        raise SagaUsageError(
+            f"supervise() was told of {where}, and DBOS uses another database. Give it the "
+            f"configuration that DBOS has: supervise(config=...), with its system_database_url."
         )
-    keeper = keeper_of(
-        held,
-        lost=lambda: _running.fence_all("another process has taken this one's name"),
-        regained=lambda: supervisor.doubt(),  # noqa: PLW0108 - it is made below
-    )
-    supervisor = Supervisor(
-        _dbos.executor_id(),
-        by_attributes=(settings.get("system_database_url") or "").startswith("postgres"),
-        holds=lambda: keeper is None or keeper.holds,
-        failover=failover,
-        strangers=Strangers(settings["name"], _dbos.app_version(), _dbos.executor_id()),
-    )
-    supervisor.start()
-    if keeper is not None:
-        keeper.start()
-    return _Watch(supervisor, keeper)
+    settings["name"] = own["application_name"] or settings["name"]
+    settings["executor_id"] = _dbos.executor_id()
+    held = None
+    if not settings.get("conductor_key"):
+        held = _lock.acquire(url, settings["name"], settings["executor_id"])
+    try:
+        _catalog.publish(settings["name"])
+        return Launched(settings, held, watch(settings["name"], url, held), has_launched_dbos=False)
+    except BaseException:
+        if held is not None:
+            held.release()
+        raise
 
 
 def shutdown(*, timeout: Seconds = 0) -> None:
     """
     Stop: no saga begins another step here. What is not done goes on at the next `launch`.
+
+    After `supervise` it ends the supervision only: DBOS is the application's, and sagas run on.
 
     Args:
         timeout: Seconds (or a `timedelta`) to let running sagas come to their end first.
@@ -239,15 +303,9 @@ def shutdown(*, timeout: Seconds = 0) -> None:
         deadline = time.monotonic() + patience
         while _running.count() and time.monotonic() < deadline:
             time.sleep(0.02)
-        _current.close()
-        alarm.ring()
-        _running.wake_all()
-        _pool.close()
         try:
-            _dbos.destroy()
+            _current.end()
         finally:
-            alarm.reset()
-            _current.release()
             _current = None
             _catalog.forget()
             _kept.forget_all()

@@ -48,6 +48,8 @@ class Run(Protocol):
 
 _lock = threading.Lock()
 _runs: dict[str, list[Run]] = {}
+_barred: str | None = None
+"""Why no execution may begin anything here; None: each may."""
 
 _WAITS = ("threading", "concurrent.futures", "queue", "multiprocessing")
 
@@ -58,6 +60,9 @@ def add(run: Run) -> list[Run]:
         runs = _runs.setdefault(run.saga_id, [])
         before = list(runs)
         runs.append(run)
+        barred = _barred
+    if barred is not None:
+        run.fence(barred)
     return before
 
 
@@ -117,10 +122,20 @@ def wake_all() -> None:
         run.bell.ring()
 
 
-def fence_all(why: str) -> None:
-    """Have every execution here begin nothing more and end."""
+def bar(why: str) -> None:
+    """Have every execution here, and each to come, begin nothing more and end."""
+    global _barred
+    with _lock:
+        _barred = why
     for run in all_runs():
         run.fence(why)
+
+
+def unbar() -> None:
+    """Let executions that begin from now on go on."""
+    global _barred
+    with _lock:
+        _barred = None
 
 
 def count() -> int:

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 
 from steps.abc import Compensation
 
+_PATCH = "DBOS.patch-"
+"""What the name of a row begins with that says which way the code went: it is no step."""
+
 _UNDO = re.compile(r"undo:(\d+):(.*?)(?:#(\d+))?\Z", re.DOTALL)
 
 
@@ -93,6 +96,11 @@ def settled_undos(
     }
 
 
+def _is_of_body(row: Recorded) -> bool:
+    """Whether a row tells of something that the body did."""
+    return undone_step(row.name) is None and not row.name.startswith(_PATCH)
+
+
 def is_stale(turn_at: int, rows: Iterable[Recorded]) -> bool:
     """
     Whether a turn was marked by an execution that had lost the saga to another.
@@ -100,7 +108,7 @@ def is_stale(turn_at: int, rows: Iterable[Recorded]) -> bool:
     Attributes, unlike steps, can be written by such an execution. The one that owned the saga
     went on, and recorded a step where the mark says that no step was.
     """
-    return any(r.step_id >= turn_at and undone_step(r.name) is None for r in rows)
+    return any(r.step_id >= turn_at and _is_of_body(r) for r in rows)
 
 
 def first_not_passed(
@@ -116,7 +124,7 @@ def first_not_passed(
         end: The first ID that its body did not draw.
     """
     for row in rows:
-        if undone_step(row.name) is not None:
+        if not _is_of_body(row):
             continue
         missed = row.step_id >= end or (row.step_id in drawn and row.step_id not in passed)
         if missed or passed.get(row.step_id, row.name) != row.name:

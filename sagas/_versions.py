@@ -1,12 +1,15 @@
-"""Sagas of other versions of the application, which no process of this one takes up."""
+"""The application's versions: which one runs here, in which database, and whom it strands."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
-from . import _dbos, _registry
+from . import _config, _dbos, _registry
+from ._errors import SagaUsageError
 
 log = logging.getLogger("sagas")
 
@@ -26,13 +29,14 @@ def stranded(rows: Iterable[tuple[str | None, str]], version: str) -> dict[str, 
     return dict(sorted(counts.items()))
 
 
-def warn_of_stranded() -> None:
-    """Log a warning for each other version that has sagas which have not ended."""
+def warn_of_stranded(app: str) -> None:
+    """Log a warning for each other version of `app` that has sagas which have not ended."""
     names = _registry.names()
     if not names:
         return
     rows = _dbos.outside(_dbos.active_rows, names, MOST)
-    found = stranded(((r.app_version, r.status) for r in rows), _dbos.app_version())
+    own = (r for r in rows if r.application_name in (app, None))
+    found = stranded(((r.app_version, r.status) for r in own), _dbos.app_version())
     for version, count in found.items():
         log.warning(
             "%s%d sagas of version %r have not ended. This process runs version %r and takes up "
@@ -44,3 +48,25 @@ def warn_of_stranded() -> None:
             _dbos.app_version(),
             version,
         )
+
+
+def own_version() -> Any:
+    """DBOS's record of the version that this process runs; None where DBOS is not launched."""
+    try:
+        versions = _dbos.API.list_application_versions()
+    except _dbos.DBOSError:
+        return None
+    return next((v for v in versions if v["version_name"] == _dbos.app_version()), None)
+
+
+def is_in(version: Any, url: str, schema: str | None) -> bool:
+    """Whether that record is in this database; False also where it cannot be read."""
+    try:
+        _config.check_reachable(url, create=False)
+        with contextlib.ExitStack() as closing:
+            other = _dbos.client(url, schema)
+            closing.callback(other.destroy)
+            found = other.list_application_versions()
+    except (SagaUsageError, *_dbos.UNAVAILABLE):
+        return False
+    return any(v["version_id"] == version["version_id"] for v in found)

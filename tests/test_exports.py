@@ -48,6 +48,7 @@ SAGAS = [
     "launch",
     "saga",
     "shutdown",
+    "supervise",
 ]
 
 STEPS = [

@@ -189,7 +189,7 @@ def test_past_the_deadline_no_step_begins(shared_app: sagas.Launched, kind: str)
     saga_id = new_id()
     with pytest.raises(SagaTimeoutError, match="did not end within 0.25 s"):
         of(kind, saga_id).run()
-    assert LEDGER == ["a", "b", *UNDONE]
+    assert ["a", "b", *UNDONE] == LEDGER
     error = assert_timed_out(saga_id)
     assert error.failure is not None
     third = "act" if kind == "sync" else "act_async"
@@ -208,7 +208,7 @@ def test_the_deadline_cannot_be_swallowed(
     with pytest.raises(SagaTimeoutError):
         of(kind, saga_id).run(swallow)
     refused = 3 if swallow == "again" else 1
-    assert LEDGER == ["a", "b", *["SagaTimeoutError"] * refused, *UNDONE]
+    assert ["a", "b", *["SagaTimeoutError"] * refused, *UNDONE] == LEDGER
     assert len(names(saga_id)) == 5
 
 
@@ -272,7 +272,7 @@ def test_the_limit_of_the_definition(shared_app: sagas.Launched, kind: str, how:
         definition.options(saga_id=saga_id, **options).start()
         until(lambda: status(saga_id).is_final)
     assert_timed_out(saga_id)
-    assert LEDGER == ["a", "b", *UNDONE]
+    assert ["a", "b", *UNDONE] == LEDGER
 
 
 async def start_by_dbos(definition: Any) -> None:
@@ -328,9 +328,7 @@ def test_an_expired_saga_that_has_not_begun(shared_app: sagas.Launched, kind: st
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_deadline_that_passed_while_nobody_ran_it(
-    shared_app: sagas.Launched, kind: str
-) -> None:
+def test_a_deadline_that_passed_while_nobody_ran_it(shared_app: sagas.Launched, kind: str) -> None:
     """After a crash the deadline is the old one: past it the saga turns round at once."""
     saga_id = new_id()
     LEDGER.crash_at("a")

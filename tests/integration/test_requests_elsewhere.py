@@ -51,9 +51,7 @@ def is_told(saga_id: str) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["do b", "receive"])
-def test_from_another_process(
-    config: dict[str, Any], database: str, play: Any, where: str
-) -> None:
+def test_from_another_process(config: dict[str, Any], database: str, play: Any, where: str) -> None:
     """A process that has only a client stops a saga that runs in another, and hears of its end."""
     with sagas.launch(config, supervision=LOOK_AFTER):
         STAGE.hold("do b")
@@ -77,9 +75,7 @@ def test_from_another_process(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wait", ["receive approval", "sleep 3600"])
-def test_while_nothing_runs(
-    config: dict[str, Any], database: str, play: Any, wait: str
-) -> None:
+def test_while_nothing_runs(config: dict[str, Any], database: str, play: Any, wait: str) -> None:
     """A saga that is cancelled while its application is down turns round when it is back."""
     with sagas.launch(config):
         handle = started(play, f"a; {wait}; b")
@@ -100,9 +96,7 @@ def test_while_nothing_runs(
 
 
 @pytest.mark.slow
-def test_while_nothing_runs_in_a_queue(
-    config: dict[str, Any], database: str, play: Any
-) -> None:
+def test_while_nothing_runs_in_a_queue(config: dict[str, Any], database: str, play: Any) -> None:
     """A saga that has not begun ends without running, though no application is there to see it."""
     from dbos import DBOS
 

@@ -294,7 +294,7 @@ def test_late_calls_of_dbos_stay_out_of_the_history(
     steps = ["stubborn", "open_gate", "act"]
     assert names(saga_id) == [s if kind == "sync" else f"{s}_async" for s in steps]
     assert [s.step_id for s in SagaHandle[str](saga_id).state().steps] == [1, 2, 3]
-    assert LEDGER == (["nested"] if late == "step" else []) + ["late", "last"]
+    assert (["nested"] if late == "step" else []) + ["late", "last"] == LEDGER
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -307,7 +307,7 @@ def test_a_leftover_is_waited_for(shared_app: sagas.Launched, kind: str, then: s
     until(lambda: GATE.began == 1)
     threading.Timer(LIMIT + 0.2, GATE.set).start()
     until(lambda: handle.status().is_final)
-    assert LEDGER == ["a", "late", *(["in time"] if then == "attempt" else ["undo a"])]
+    assert ["a", "late", *(["in time"] if then == "attempt" else ["undo a"])] == LEDGER
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -454,9 +454,7 @@ def undo_stubbornly(result: str) -> None:
     GATE.ended += 1
 
 
-@step(
-    undo=undo_stubbornly, undo_timeout=0.5, undo_retry=RetryPolicy(max_attempts=2, first_delay=0)
-)
+@step(undo=undo_stubbornly, undo_timeout=0.5, undo_retry=RetryPolicy(max_attempts=2, first_delay=0))
 def undone_late(name: str) -> str:
     return name
 
