@@ -98,8 +98,7 @@ async def _open(saga: Engine, run: SagaRun, before: Sequence[_running.Run]) -> N
     if marks.parked is not None:
         await run.host.ask(_dbos.mark, run.saga_id, {PARKED: None})
     run.request = marks.stop
-    given_up = marks.stop is not None and marks.stop.why is Why.DEAD_LETTER
-    run.dead_letter = given_up and marks.parked is None  # parked: a person has said `retry`
+    run.dead_letter = marks.stop is not None and marks.stop.why is Why.DEAD_LETTER
     run.resolved, run.retries = marks.resolved, marks.retry
     run.struggling = marks.struggling is not None
     run.first = _is_first(row, marks)
