@@ -301,7 +301,8 @@ def test_in_doubt_of_a_dead_letter(shared_app: sagas.Launched, policy: str, kind
         (1, StepStatus.COMPLETED),
         (2, StepStatus.UNKNOWN),
     ]
-    assert sagas.SagaClient().retry(handle.saga_id)
+    with sagas.SagaClient() as client:
+        assert client.retry(handle.saga_id)
     until(lambda: handle.status().is_final and "undo a" in LEDGER)
     assert LEDGER == [*RUN, "undo paid", "undo a"]
 
@@ -344,7 +345,8 @@ def test_settling_that_fails(
         handle.result()
     SWITCH.pop("before")
     LEDGER.clear()
-    assert sagas.SagaClient().retry(handle.saga_id)
+    with sagas.SagaClient() as client:
+        assert client.retry(handle.saga_id)
     until(lambda: "undo a" in LEDGER and handle.status().is_final)
     assert handle.status() is SagaStatus.FAILED
     assert LEDGER == [*RUN, "undo paid", "undo a"]
@@ -482,7 +484,8 @@ def test_a_probe_that_fails_for_good_parks(
     assert "its probe failed for good" in str(state.reason)
     SWITCH.pop("probe")
     LEDGER.clear()
-    assert sagas.SagaClient().retry(handle.saga_id)
+    with sagas.SagaClient() as client:
+        assert client.retry(handle.saga_id)
     until(lambda: "undo a" in LEDGER and handle.status().is_final)
     assert LEDGER == ["probe", "undo found", "undo a"]
 
