@@ -76,6 +76,8 @@ async def execute(saga: Engine, host: Host, args: tuple[Any, ...], kwargs: dict[
             await _open(saga, run, before)
         return await _forward(saga, run, args, kwargs)
     except BaseException as error:
+        if not run.ending.is_set():
+            await run.await_leftovers()  # before another execution settles their steps
         lost = not isinstance(error, Exception | ShuttingDown | _dbos.LOST[0] | _dbos.LOST[1])
         raise
     finally:

@@ -127,7 +127,7 @@ def charging(policy: str, kind: str, retry: RetryPolicy | None = None) -> Any:
     label = f"charge-{policy}-{kind}{'-again' if retry else ''}"
     options = {**OPTIONS[policy], "name": label, "retry": retry}
     if kind == "sync":
-        return step(**options)(lambda name: charge_body(name))
+        return step(**options)(lambda name: charge_body(name))  # noqa: PLW0108 - a function of its own each
     if policy == "probe":
         options["probe"] = find_async
 
@@ -166,8 +166,10 @@ _numbers = itertools.count()
 
 def new(policy: str, kind: str, *, again: bool = False, **options: Any) -> SagaHandle[str]:
     saga_id = f"{policy}-{kind}-{next(_numbers)}"
-    return (buys if kind == "sync" else buys_async).options(saga_id=saga_id, **options).start(
-        policy, again
+    return (
+        (buys if kind == "sync" else buys_async)
+        .options(saga_id=saga_id, **options)
+        .start(policy, again)
     )
 
 
@@ -211,7 +213,7 @@ def test_in_doubt_and_stopped(
     """A saga that died in a step, and is stopped when it comes back, knows what to undo."""
     handle = crashed(policy, kind, at)
     take_up(handle.saga_id, MARKS[stop]())
-    assert LEDGER == [*STOPPED[policy, at], *UNDONE_A]
+    assert [*STOPPED[policy, at], *UNDONE_A] == LEDGER
     assert len(DONE) == (1 if (policy, at) == ("none", "charge") else 0)
     with pytest.raises(SagaTimeoutError if stop == "deadline" else SagaCancelledError):
         handle.result()
@@ -229,7 +231,7 @@ def test_in_doubt_and_not_stopped(
     take_up(handle.saga_id)
     asked = ["probe"] if policy == "probe" else []
     found = policy == "probe" and at == "charge"
-    assert LEDGER == [*asked, *([] if found else RUN), "b"]
+    assert [*asked, *([] if found else RUN), "b"] == LEDGER
     assert handle.result() == ("found" if found else "paid")
     assert len(DONE) == 1
 
@@ -291,7 +293,7 @@ def test_in_doubt_of_a_dead_letter(shared_app: sagas.Launched, policy: str, kind
     handle = crashed(policy, kind, "charge")
     take_up(handle.saga_id, MARKS["dead letter"]())
     if policy != "completed":
-        assert LEDGER == [*STOPPED[policy, "charge"], *UNDONE_A]
+        assert [*STOPPED[policy, "charge"], *UNDONE_A] == LEDGER
         assert handle.status() is SagaStatus.FAILED
         return
     assert LEDGER == []
@@ -304,7 +306,7 @@ def test_in_doubt_of_a_dead_letter(shared_app: sagas.Launched, policy: str, kind
     with sagas.SagaClient() as client:
         assert client.retry(handle.saga_id)
     until(lambda: handle.status().is_final and "undo a" in LEDGER)
-    assert LEDGER == [*RUN, "undo paid", "undo a"]
+    assert [*RUN, "undo paid", "undo a"] == LEDGER
 
 
 def failing(error: Exception) -> Callable[[], None]:
@@ -349,7 +351,7 @@ def test_settling_that_fails(
         assert client.retry(handle.saga_id)
     until(lambda: "undo a" in LEDGER and handle.status().is_final)
     assert handle.status() is SagaStatus.FAILED
-    assert LEDGER == [*RUN, "undo paid", "undo a"]
+    assert [*RUN, "undo paid", "undo a"] == LEDGER
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -365,7 +367,7 @@ def test_settling_goes_through_all_attempts(shared_app: sagas.Launched, kind: st
 
     SWITCH["before"] = fail_once
     take_up(handle.saga_id, MARKS["cancel"]())
-    assert LEDGER == ["begin", *RUN, "undo paid", "undo a"]
+    assert ["begin", *RUN, "undo paid", "undo a"] == LEDGER
     assert times[1] - times[0] >= 0.1
 
 
@@ -390,11 +392,11 @@ def test_a_stop_between_attempts_of_a_step_in_doubt(
 
     SWITCH["before"] = fail_once_and_cancel
     take_up(handle.saga_id)
-    assert LEDGER == {
+    assert {
         "probe": ["probe", "begin", "undo a"],
         "attempted": ["begin", "undo None", "undo a"],
         "completed": ["begin", *RUN, "undo paid", "undo a"],
-    }[policy]
+    }[policy] == LEDGER
     assert not DONE
     assert handle.status() is SagaStatus.FAILED
 
@@ -408,11 +410,11 @@ def test_a_step_that_does_not_know(shared_app: sagas.Launched, policy: str, kind
     until(lambda: handle.status().is_final)
     if policy == "probe":
         assert handle.result() == "found"
-        assert LEDGER == ["a", *RUN, "probe", "b"]
+        assert ["a", *RUN, "probe", "b"] == LEDGER
     elif policy == "attempted":
-        assert LEDGER == ["a", *RUN, "undo None", "undo a"]
+        assert ["a", *RUN, "undo None", "undo a"] == LEDGER
     else:
-        assert LEDGER == ["a", *RUN]
+        assert ["a", *RUN] == LEDGER
         state = handle.state()
         assert (state.status, state.steps[-1].status) == (SagaStatus.PARKED, StepStatus.UNKNOWN)
 
@@ -424,15 +426,19 @@ def test_an_attempt_that_did_not_know_before_one_that_failed(
 ) -> None:
     """That the last attempt failed says nothing of the one before; a definite failure does."""
     errors: list[Exception] = [OutcomeUnknownError("who knows"), last]
-    SWITCH["after"] = lambda: failing(errors.pop(0))()
+
+    def fail() -> None:
+        raise errors.pop(0)
+
+    SWITCH["after"] = fail
     handle = new("completed", kind, again=True)
     until(lambda: handle.status().is_final)
     if isinstance(last, NonRetryableError):
         assert handle.status() is SagaStatus.FAILED
-        assert LEDGER == ["a", *RUN, *RUN, "undo a"]
+        assert ["a", *RUN, *RUN, "undo a"] == LEDGER
     else:
         assert handle.status() is SagaStatus.PARKED
-        assert LEDGER == ["a", *RUN, *RUN]
+        assert ["a", *RUN, *RUN] == LEDGER
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -442,7 +448,7 @@ def test_a_step_that_raised(shared_app: sagas.Launched, policy: str, kind: str) 
     SWITCH["after"] = failing(ConnectionError("no answer"))
     handle = new(policy, kind)
     until(lambda: handle.status().is_final)
-    assert LEDGER == ["a", *RUN, *(["undo None"] if policy == "attempted" else []), "undo a"]
+    assert ["a", *RUN, *(["undo None"] if policy == "attempted" else []), "undo a"] == LEDGER
     with pytest.raises(SagaFailedError, match="no answer"):
         handle.result()
 
@@ -478,7 +484,7 @@ def test_a_probe_that_fails_for_good_parks(
     SWITCH["probe"] = failing(error)
     take_up(handle.saga_id, MARKS["cancel"]())
     asked = 1 if isinstance(error, NonRetryableError) else 3
-    assert LEDGER == ["probe"] * asked
+    assert ["probe"] * asked == LEDGER
     state = handle.state()
     assert (state.status, state.steps[-1].status) == (SagaStatus.PARKED, StepStatus.UNKNOWN)
     assert "its probe failed for good" in str(state.reason)
@@ -549,10 +555,10 @@ def test_a_cancel_of_dbos_in_mid_step(
     take_up(handle.saga_id, MARKS["dbos"]())
     if process == "lives":
         undone = ["undo paid"] if policy != "none" else []
-        assert LEDGER == [*undone, *UNDONE_A]
+        assert [*undone, *UNDONE_A] == LEDGER
         assert names(handle.saga_id)[:2] == ["act", f"charge-{policy}-{kind}"]
     else:
-        assert LEDGER == [*STOPPED[policy, "charge"], *UNDONE_A]
+        assert [*STOPPED[policy, "charge"], *UNDONE_A] == LEDGER
     assert len(DONE) == (policy == "none")
     with pytest.raises(SagaCancelledError):
         handle.result()
@@ -568,7 +574,7 @@ def test_an_error_that_dbos_refused_is_known(shared_app: sagas.Launched, policy:
     until(lambda: has_left(handle.saga_id))
     LEDGER.clear()
     take_up(handle.saga_id, MARKS["dbos"]())
-    assert LEDGER == [*(["undo None"] if policy == "attempted" else []), *UNDONE_A]
+    assert [*(["undo None"] if policy == "attempted" else []), *UNDONE_A] == LEDGER
 
 
 def test_an_undo_that_dbos_refused_is_not_run_twice(shared_app: sagas.Launched) -> None:
@@ -677,7 +683,7 @@ def test_a_saga_resumed_on_a_queue_by_hand(shared_app: sagas.Launched) -> None:
     handle = crashed("completed", "sync", "charge")
     DBOS.update_workflow_attributes(handle.saga_id, MARKS["cancel"](), merge=True)
     resume(handle.saga_id)  # with no mark that tells of it
-    assert LEDGER == [*RUN, "undo paid", "undo a"]
+    assert [*RUN, "undo paid", "undo a"] == LEDGER
 
 
 def test_now_is_what_the_marks_count_in() -> None:

@@ -38,7 +38,17 @@ from steps import (
     step,
 )
 
-from .support import UNWATCHED, Ledger, has_left, names, status, stop_mark, take_up, until
+from .support import (
+    UNWATCHED,
+    Ledger,
+    has_left,
+    names,
+    status,
+    stop_mark,
+    take_up,
+    until,
+    until_async,
+)
 
 LEDGER = Ledger()
 SWITCH: dict[str, Any] = {}
@@ -51,11 +61,10 @@ def supervision() -> Supervision:
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
+def fresh() -> None:
     LEDGER.clear()
     LEDGER.died.clear()
     SWITCH.clear()
-    yield
 
 
 @pytest.fixture
@@ -230,9 +239,7 @@ PLANS: dict[str, Plan] = {"receive": ["a", ("t", None), "b"], "sleep": ["a", (No
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("what", ["receive", "sleep"])
 @pytest.mark.parametrize("stop", ["cancel", "deadline"])
-def test_a_stop_ends_a_wait_at_once(
-    client: SagaClient, kind: str, what: str, stop: str
-) -> None:
+def test_a_stop_ends_a_wait_at_once(client: SagaClient, kind: str, what: str, stop: str) -> None:
     """A cancel request and the deadline end it; that is recorded, and the saga unwinds."""
     handle = start(kind, PLANS[what], timeout=0.3 if stop == "deadline" else None)
     if stop == "cancel":
@@ -315,7 +322,7 @@ def test_a_stop_in_a_wait_cannot_be_swallowed(client: SagaClient, kind: str) -> 
     until(lambda: LEDGER.died and has_left(saga_id))
     take_up(saga_id)
     once = ["SagaCancelledError", "undo a"]
-    assert LEDGER == ["a", *once, *once]
+    assert ["a", *once, *once] == LEDGER
     assert status(saga_id) is SagaStatus.FAILED
 
 
@@ -339,9 +346,7 @@ def test_the_sentinel_of_another_wait_is_ignored(client: SagaClient, kind: str) 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.slow
-def test_an_ignored_sentinel_does_not_prolong_a_wait(
-    shared_app: sagas.Launched, kind: str
-) -> None:
+def test_an_ignored_sentinel_does_not_prolong_a_wait(shared_app: sagas.Launched, kind: str) -> None:
     """The limit of a wait counts from its first beginning, through sentinels and crashes."""
     handle = start(kind, ["a", ("t", 1.5)])
     saga_id = handle.saga_id
@@ -369,9 +374,7 @@ def test_a_sleep_goes_on_where_it_was(shared_app: sagas.Launched, kind: str) -> 
     saga_id = handle.saga_id
     kill_in_wait(saga_id)
     (end,) = [
-        r["output"]
-        for r in DBOS.list_workflow_steps(saga_id)
-        if r["function_name"] == "DBOS.sleep"
+        r["output"] for r in DBOS.list_workflow_steps(saga_id) if r["function_name"] == "DBOS.sleep"
     ]
     take_up(saga_id, to_end=False)
     until(lambda: waits(saga_id) or handle.status().is_final)
@@ -426,8 +429,7 @@ async def in_a_group(how: str) -> str:
         assert waiting is not None
 
         async def beside() -> None:
-            while SWITCH["run"]().waiting is None:
-                await asyncio.sleep(0.005)
+            await until_async(lambda: SWITCH["run"]().waiting)
             try:
                 await act_async("beside")
             except Exception as error:
@@ -444,7 +446,7 @@ def test_a_wait_beside_something_else_is_refused(shared_app: sagas.Launched, how
     """It would hold up the others, and what comes first would depend on timing."""
     with pytest.raises(SagaFailedError, match="SagaUsageError"):
         in_a_group.options(saga_id=new_id()).run(how)
-    assert LEDGER == ([] if how == "two" else ["a", "undo a"])
+    assert ([] if how == "two" else ["a", "undo a"]) == LEDGER
 
 
 def test_a_step_beside_a_wait_is_refused(shared_app: sagas.Launched) -> None:
@@ -494,9 +496,7 @@ def awaits(how: str) -> None:
 
 @pytest.mark.parametrize("how", ["receive", "sleep"])
 @pytest.mark.parametrize("definition", [blocks, awaits])
-def test_the_wrong_twin_is_refused(
-    shared_app: sagas.Launched, definition: Any, how: str
-) -> None:
+def test_the_wrong_twin_is_refused(shared_app: sagas.Launched, definition: Any, how: str) -> None:
     """A blocking wait in an async saga, and the other way round, say what to use."""
     with pytest.raises(SagaFailedError, match="SagaUsageError"):
         definition.options(saga_id=new_id()).run(how)

@@ -34,9 +34,7 @@ def test_the_defaults() -> None:
 def test_what_is_set_holds() -> None:
     """Spans of time are seconds or a timedelta; no grace at all is one, no failover too."""
     _settings.use(
-        Supervision(
-            interval=timedelta(milliseconds=20), grace=0, attention_after=1, failover=None
-        )
+        Supervision(interval=timedelta(milliseconds=20), grace=0, attention_after=1, failover=None)
     )
     assert _settings.interval() == 0.02
     assert _settings.grace() == 0.0
