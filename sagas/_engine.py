@@ -76,6 +76,8 @@ async def execute(saga: Engine, host: Host, args: tuple[Any, ...], kwargs: dict[
             await _open(saga, run, before)
         return await _forward(saga, run, args, kwargs)
     except BaseException as error:
+        if not run.ending.is_set():
+            await run.await_leftovers()  # before another execution settles their steps
         lost = not isinstance(error, Exception | ShuttingDown | _dbos.LOST[0] | _dbos.LOST[1])
         if run.knows_begun and not isinstance(error, Exception):
             _kept.leave(saga_id, frozenset(run.begun))
@@ -102,8 +104,7 @@ async def _open(saga: Engine, run: SagaRun, before: Sequence[_running.Run]) -> N
     if marks.parked is not None:
         await run.host.ask(_dbos.mark, run.saga_id, {PARKED: None})
     run.request = marks.stop
-    given_up = marks.stop is not None and marks.stop.why is Why.DEAD_LETTER
-    run.dead_letter = given_up and marks.parked is None  # parked: a person has said `retry`
+    run.dead_letter = marks.stop is not None and marks.stop.why is Why.DEAD_LETTER
     run.resolved, run.retries = marks.resolved, marks.retry
     run.struggling = marks.struggling is not None
     run.first = _is_first(row, marks)

@@ -27,7 +27,6 @@ from ._errors import SagaUsageError
 from ._settings import Supervision
 from ._watch import Watch, watch
 
-log = logging.getLogger("sagas")
 
 _guard = threading.RLock()
 

@@ -153,6 +153,10 @@ def retry(seen: Seen, now: int) -> Act | Refusal:
     # Never nothing: it tells, too, that the saga has begun.
     parked_ms = max(1, seen.marks.parked_ms + max(0, now - since))
     marks: dict[str, Any] = {PARKED_MS: parked_ms, STRUGGLING: None}
+    stop = seen.marks.stop
+    if stop is not None and stop.why is Why.DEAD_LETTER:
+        # It stays stopped; but a person says that the step may be run once more.
+        marks |= stop_attributes(replace(stop, why=Why.DBOS_CANCEL))
     message = f"Saga {seen.saga_id!r} was parked and goes on."
     if seen.dbos_status == "ERROR":
         return Act(Way.REWIND, {**marks, RETRY: seen.marks.retry + 1}, message)

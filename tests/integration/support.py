@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -54,6 +55,13 @@ def until(condition: Callable[[], Any], timeout: float = 15.0) -> Any:
         assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.01)
     return found
+
+
+async def until_async(condition: Callable[[], Any]) -> None:
+    """Wait on an event loop until `condition` holds."""
+    async with asyncio.timeout(15):
+        while not condition():  # noqa: ASYNC110 - what it waits for may be on any thread
+            await asyncio.sleep(0.005)
 
 
 def resume(saga_id: str, *, to_end: bool = True) -> None:

@@ -25,7 +25,7 @@ from steps import RetryPolicy, step
 from steps.abc import current_recorder
 
 from ..conftest import FAST
-from .support import UNWATCHED, Ledger, has_left, names, resume, status, take_up, until
+from .support import UNWATCHED, Ledger, has_left, names, resume, status, take_up, until, until_async
 
 LEDGER = Ledger()
 SWITCH: dict[str, Any] = {}
@@ -90,8 +90,7 @@ def outlast(name: str) -> str:
 
 @step(undo=undo)
 async def outlast_async(name: str) -> str:
-    while not past_deadline():
-        await asyncio.sleep(0.005)
+    await until_async(past_deadline)
     LEDGER.write(name)
     return name
 
@@ -144,7 +143,11 @@ async def late_async(swallow: str = "") -> str:
     return "done"
 
 
-@saga(timeout=LIMIT)
+LONGER = 1.3
+"""On SQLite, before Python 3.12, DBOS stores whole seconds: a saga can seem a second older."""
+
+
+@saga(timeout=LONGER)
 def limited() -> str:
     deadline()
     act("a")
@@ -152,7 +155,7 @@ def limited() -> str:
     return act("c")
 
 
-@saga(timeout=LIMIT)
+@saga(timeout=LONGER)
 async def limited_async() -> str:
     deadline()
     await act_async("a")
@@ -174,6 +177,7 @@ def of(kind: str, saga_id: str, **options: Any) -> Any:
 
 
 UNDONE = ["undo b", "undo a"]
+REFUSED = ["SagaTimeoutError"] * 3
 
 
 def assert_timed_out(saga_id: str) -> SagaTimeoutError:
@@ -187,7 +191,7 @@ def assert_timed_out(saga_id: str) -> SagaTimeoutError:
 def test_past_the_deadline_no_step_begins(shared_app: sagas.Launched, kind: str) -> None:
     """The step in flight at the deadline ends in peace and is undone with the others."""
     saga_id = new_id()
-    with pytest.raises(SagaTimeoutError, match="did not end within 0.25 s"):
+    with pytest.raises(SagaTimeoutError, match=r"did not end within 0\.25 s"):
         of(kind, saga_id).run()
     assert ["a", "b", *UNDONE] == LEDGER
     error = assert_timed_out(saga_id)
@@ -220,7 +224,7 @@ def test_a_swallowed_deadline_in_every_replay(shared_app: sagas.Launched, kind: 
     of(kind, saga_id).start("again")
     until(lambda: LEDGER.died and has_left(saga_id))
     take_up(saga_id)
-    assert LEDGER[-3:] == ["undo b", *UNDONE]
+    assert ["a", "b", *REFUSED, "undo b", *REFUSED, *UNDONE] == LEDGER
     assert_timed_out(saga_id)
 
 
@@ -250,6 +254,7 @@ def test_a_deadline_swallowed_in_a_group(shared_app: sagas.Launched) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("how", ["call", "start", "queue", "dbos"])
+@pytest.mark.slow
 def test_the_limit_of_the_definition(shared_app: sagas.Launched, kind: str, how: str) -> None:
     """It holds however the saga was started."""
     definition = limited if kind == "sync" else limited_async
@@ -297,19 +302,25 @@ def limited_patient() -> float:
     return deadline()
 
 
+@saga(timeout=0.001)
+async def limited_patient_async() -> float:
+    await act_async("a")
+    return deadline()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.slow
 def test_the_deadline_counts_from_the_end_of_the_delay(
     shared_app: sagas.Launched, kind: str
 ) -> None:
-    """A delay longer than the limit leaves a saga all of its time."""
+    """A delay does not take anything of the time that a saga has."""
     saga_id = new_id()
-    of(kind, saga_id, queue=FAST, delay=1.2).start("no more")
-    began = time.time()
-    assert SagaHandle[str](saga_id).result(timeout=20) == "done"
+    definition = limited_patient if kind == "sync" else limited_patient_async
+    definition.options(saga_id=saga_id, queue=FAST, delay=2.2, timeout=2).start()
+    found = SagaHandle[float](saga_id).result(timeout=20)
     row = DBOS.list_workflows(workflow_ids=[saga_id])[0]
-    assert SWITCH["deadline"] == pytest.approx(row.created_at / 1000 + 1.2 + LIMIT, abs=0.1)
-    assert SWITCH["deadline"] > began + 1
+    assert found == pytest.approx(row.created_at / 1000 + 4.2, abs=1.1)
+    assert SagaHandle[float](saga_id).status() is SagaStatus.COMPLETED
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -328,6 +339,7 @@ def test_an_expired_saga_that_has_not_begun(shared_app: sagas.Launched, kind: st
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_a_deadline_that_passed_while_nobody_ran_it(shared_app: sagas.Launched, kind: str) -> None:
     """After a crash the deadline is the old one: past it the saga turns round at once."""
     saga_id = new_id()
@@ -342,7 +354,7 @@ def test_a_deadline_that_passed_while_nobody_ran_it(shared_app: sagas.Launched, 
     assert LEDGER == ["a", "a", "undo a"]
     assert_timed_out(saga_id)
     # Fresh, it counts from the moment at which it began; later, from that of its creation.
-    assert SWITCH["deadline"] == pytest.approx(first, abs=0.2)
+    assert SWITCH["deadline"] == pytest.approx(first, abs=1.2)
 
 
 @step(undo=undo, retry=RetryPolicy(max_attempts=None, first_delay=600))

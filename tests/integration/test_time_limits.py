@@ -14,10 +14,22 @@ import pytest
 from dbos import DBOS
 
 import sagas
-from sagas import SagaFailedError, SagaHandle, SagaStatus, StepStatus, Supervision, saga
+from sagas import SagaFailedError, SagaHandle, SagaStatus, StepStatus, Supervision, _running, saga
+from sagas._stop import Why
 from steps import RetriesExhaustedError, RetryPolicy, StepTimeoutError, step
 
-from .support import UNWATCHED, Ledger, grace, has_left, names, resume, take_up, until
+from .support import (
+    UNWATCHED,
+    Ledger,
+    grace,
+    has_left,
+    names,
+    resume,
+    stop_mark,
+    take_up,
+    until,
+    until_async,
+)
 
 LEDGER = Ledger()
 SWITCH: dict[str, Any] = {}
@@ -131,6 +143,7 @@ async def ignore_async(saga_id: str) -> str:
         GATE.ended += 1
 
 
+PATIENT = RetryPolicy(max_attempts=2, first_delay=600)
 TWICE = RetryPolicy(max_attempts=2, first_delay=0)
 
 
@@ -257,8 +270,7 @@ def open_gate() -> str:
 @step
 async def open_gate_async() -> str:
     GATE.set()
-    while GATE.ended < 1:
-        await asyncio.sleep(0.005)
+    await until_async(lambda: GATE.ended == 1)
     return "open"
 
 
@@ -362,8 +374,7 @@ def test_the_probe_is_asked_after_the_leftover(shared_app: sagas.Launched, kind:
 async def fails_twice(name: str) -> str:
     SWITCH[name] = SWITCH.get(name, 0) + 1
     if SWITCH[name] < 3:
-        while "stubborn is late" not in SWITCH:
-            await asyncio.sleep(0.005)
+        await until_async(lambda: "stubborn is late" in SWITCH)
         raise LookupError(name)
     LEDGER.write(name)
     return name
@@ -372,6 +383,47 @@ async def fails_twice(name: str) -> str:
 @step(timeout=LIMIT, retry=RetryPolicy(max_attempts=2, first_delay=0.2))
 async def stubborn_for_long(saga_id: str) -> str:
     return await ignore_async(saga_id)
+
+
+@step(timeout=LIMIT, undo=undo, undo_when="attempted", retry=PATIENT)
+def stubborn_patient(saga_id: str) -> str:
+    return ignore(saga_id)
+
+
+@step(timeout=LIMIT, undo=undo, undo_when="attempted", retry=PATIENT)
+async def stubborn_patient_async(saga_id: str) -> str:
+    return await ignore_async(saga_id)
+
+
+@saga
+def superseded(saga_id: str) -> None:
+    act("a")
+    stubborn_patient(saga_id)
+
+
+@saga
+async def superseded_async(saga_id: str) -> None:
+    await act_async("a")
+    await stubborn_patient_async(saga_id)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_execution_that_lost_its_saga_waits_for_its_leftover(
+    shared_app: sagas.Launched, kind: str
+) -> None:
+    """Nobody undoes a step while a late body of it can still take effect."""
+    saga_id = f"superseded-{kind}"
+    (superseded if kind == "sync" else superseded_async).options(saga_id=saga_id).start(saga_id)
+    until(lambda: (run := _running.of(saga_id)) is not None and run.leftovers)  # type: ignore[attr-defined]
+    DBOS.cancel_workflow(saga_id)
+    run = _running.of(saga_id)
+    assert run is not None
+    run.fence("it was stopped in DBOS")
+    threading.Timer(0.2, GATE.set).start()
+    until(lambda: has_left(saga_id))
+    assert LEDGER == ["a", "late"]
+    take_up(saga_id, stop_mark(Why.DBOS_CANCEL))
+    assert LEDGER == ["a", "late", "undo None", "undo a"]
 
 
 @saga

@@ -127,7 +127,7 @@ def charging(policy: str, kind: str, retry: RetryPolicy | None = None) -> Any:
     label = f"charge-{policy}-{kind}{'-again' if retry else ''}"
     options = {**OPTIONS[policy], "name": label, "retry": retry}
     if kind == "sync":
-        return step(**options)(lambda name: charge_body(name))
+        return step(**options)(lambda name: charge_body(name))  # noqa: PLW0108 - a function of its own each
     if policy == "probe":
         options["probe"] = find_async
 
@@ -303,7 +303,8 @@ def test_in_doubt_of_a_dead_letter(shared_app: sagas.Launched, policy: str, kind
         (1, StepStatus.COMPLETED),
         (2, StepStatus.UNKNOWN),
     ]
-    assert sagas.SagaClient().retry(handle.saga_id)
+    with sagas.SagaClient() as client:
+        assert client.retry(handle.saga_id)
     until(lambda: handle.status().is_final and "undo a" in LEDGER)
     assert [*RUN, "undo paid", "undo a"] == LEDGER
 
@@ -346,7 +347,8 @@ def test_settling_that_fails(
         handle.result()
     SWITCH.pop("before")
     LEDGER.clear()
-    assert sagas.SagaClient().retry(handle.saga_id)
+    with sagas.SagaClient() as client:
+        assert client.retry(handle.saga_id)
     until(lambda: "undo a" in LEDGER and handle.status().is_final)
     assert handle.status() is SagaStatus.FAILED
     assert [*RUN, "undo paid", "undo a"] == LEDGER
@@ -424,7 +426,11 @@ def test_an_attempt_that_did_not_know_before_one_that_failed(
 ) -> None:
     """That the last attempt failed says nothing of the one before; a definite failure does."""
     errors: list[Exception] = [OutcomeUnknownError("who knows"), last]
-    SWITCH["after"] = lambda: failing(errors.pop(0))()
+
+    def fail() -> None:
+        raise errors.pop(0)
+
+    SWITCH["after"] = fail
     handle = new("completed", kind, again=True)
     until(lambda: handle.status().is_final)
     if isinstance(last, NonRetryableError):
@@ -484,7 +490,8 @@ def test_a_probe_that_fails_for_good_parks(
     assert "its probe failed for good" in str(state.reason)
     SWITCH.pop("probe")
     LEDGER.clear()
-    assert sagas.SagaClient().retry(handle.saga_id)
+    with sagas.SagaClient() as client:
+        assert client.retry(handle.saga_id)
     until(lambda: "undo a" in LEDGER and handle.status().is_final)
     assert LEDGER == ["probe", "undo found", "undo a"]
 
