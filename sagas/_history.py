@@ -146,7 +146,8 @@ def _whole_waits(rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any
     `rows` by ID, with one for each wait.
 
     DBOS records two: `DBOS.recv`, and before it, under the next ID, a `DBOS.sleep` for its limit.
-    The ID before these is the wait's own, and has no row. A wait that met the sentinel of an earlier one went on with two more.
+    The ID before these is the wait's own, and has no row. A wait that met the sentinel of an
+    earlier one went on with two more.
     """
     ids = {row["function_id"] for row in rows} | {0}
     waits = {row["function_id"] for row in rows if row["function_name"] == "DBOS.recv"}

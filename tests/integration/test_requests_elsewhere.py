@@ -20,8 +20,9 @@ from sagas import (
     StepStatus,
     _running,
 )
+from steps import NonRetryableError
 
-from .stage import STAGE, ended, reached, started, waits
+from .stage import STAGE, ended, pauses, reached, started, waits
 from .support import until
 
 ROOT = Path(__file__).parents[2]
@@ -51,9 +52,7 @@ def is_told(saga_id: str) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["do b", "receive"])
-def test_from_another_process(
-    config: dict[str, Any], database: str, play: Any, where: str
-) -> None:
+def test_from_another_process(config: dict[str, Any], database: str, play: Any, where: str) -> None:
     """A process that has only a client stops a saga that runs in another, and hears of its end."""
     with sagas.launch(config, supervision=LOOK_AFTER):
         STAGE.hold("do b")
@@ -77,9 +76,7 @@ def test_from_another_process(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wait", ["receive approval", "sleep 3600"])
-def test_while_nothing_runs(
-    config: dict[str, Any], database: str, play: Any, wait: str
-) -> None:
+def test_while_nothing_runs(config: dict[str, Any], database: str, play: Any, wait: str) -> None:
     """A saga that is cancelled while its application is down turns round when it is back."""
     with sagas.launch(config):
         handle = started(play, f"a; {wait}; b")
@@ -100,9 +97,7 @@ def test_while_nothing_runs(
 
 
 @pytest.mark.slow
-def test_while_nothing_runs_in_a_queue(
-    config: dict[str, Any], database: str, play: Any
-) -> None:
+def test_while_nothing_runs_in_a_queue(config: dict[str, Any], database: str, play: Any) -> None:
     """A saga that has not begun ends without running, though no application is there to see it."""
     from dbos import DBOS
 
@@ -177,3 +172,55 @@ def test_a_request_in_the_same_process_is_seen_at_once(
         assert ended(handle).status is (
             SagaStatus.TERMINATED if verb == "terminate" else SagaStatus.FAILED
         )
+
+
+@pytest.mark.parametrize("verb", ["cancel", "terminate", "resolve"])
+def test_a_request_that_nobody_here_tells_of(
+    config: dict[str, Any], play: Any, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another process wrote is found by the supervisor's next look."""
+    monkeypatch.setattr(_running, "notice", lambda saga_id: None)
+    STAGE.break_("undo b", lambda: ConnectionError("closed"))
+    with sagas.launch(config, supervision=LOOK_AFTER), SagaClient() as client:
+        handle = started(play, "a; receive approval" if verb == "cancel" else "a; slowly b; fail")
+        if verb == "cancel":
+            until(lambda: waits(handle.saga_id))
+            assert client.cancel(handle.saga_id)
+        else:
+            until(lambda: pauses(handle.saga_id))
+            if verb == "terminate":
+                assert client.terminate(handle.saga_id)
+            else:
+                assert client.resolve(handle.saga_id, 2, note="by hand")
+        state = ended(handle)
+        assert state.status is (SagaStatus.TERMINATED if verb == "terminate" else SagaStatus.FAILED)
+        assert STAGE.count("undo b") == (verb != "cancel")
+        assert STAGE.count("undo a") == (verb != "terminate")
+
+
+@pytest.mark.slow
+def test_a_message_from_another_process(config: dict[str, Any], database: str, play: Any) -> None:
+    """A message wakes a saga that waits in another process, once for a key."""
+    with sagas.launch(config):
+        handle = started(play, "receive approval; receive approval")
+        until(lambda: waits(handle.saga_id))
+        send = f"client.send({handle.saga_id!r}, 'approval', {{'n': %s}}, idempotency_key='%s')"
+        elsewhere(database, "; ".join(send % what for what in ((1, "k"), (1, "k"), (2, "l"))))
+        assert handle.result(timeout=15) == [{"n": 1}, {"n": 2}]
+
+
+@pytest.mark.slow
+def test_retry_from_another_process(config: dict[str, Any], database: str, play: Any) -> None:
+    """A process without the saga's code has one go on that is parked in another."""
+    STAGE.break_("undo a", lambda: NonRetryableError("locked"))
+    with sagas.launch(config):
+        handle = started(play, "a; fail")
+        assert ended(handle).status is SagaStatus.PARKED
+    STAGE.mend("undo a")
+    verbs = f"print(client.retry({handle.saga_id!r}, by='ann').accepted)"
+    assert elsewhere(database, verbs) == "True\n"
+    with sagas.launch(config):
+        state = ended(SagaHandle[Any](handle.saga_id))
+        until(lambda: SagaHandle[Any](handle.saga_id).status() is SagaStatus.FAILED)
+        assert [e.by for e in state.audit] == ["ann"]
+    assert list(STAGE) == ["do a", "undo a", "undo a"]

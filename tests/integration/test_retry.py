@@ -21,7 +21,7 @@ from sagas import (
 )
 from steps import NonRetryableError, OutcomeUnknownError
 
-from .stage import STAGE, anew, ended, pauses, reached, started, waits
+from .stage import STAGE, anew, ended, reached, started
 from .support import names, until
 
 
