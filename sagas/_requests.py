@@ -178,7 +178,8 @@ def resolve(
     step = f"step {step_id} {known[step_id]!r}"
     record = next((s for s in steps if s.step_id == step_id), None)
     if record is not None and record.status in (StepStatus.COMPENSATED, StepStatus.RESOLVED):
-        return Refusal(f"{saga}: {step} is {record.status} already.")
+        rest = " `retry` the saga." if seen.status is SagaStatus.PARKED else ""
+        return Refusal(f"{saga}: {step} is {record.status} already.{rest}")
     if (being := _being_terminated(seen)) is not None:
         return being
     if record is not None and record.status is StepStatus.COMPLETED and _is_to_go_forward(seen):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dbos import DBOS
 
 import sagas
 from sagas import (
@@ -99,8 +100,6 @@ def test_while_nothing_runs(config: dict[str, Any], database: str, play: Any, wa
 @pytest.mark.slow
 def test_while_nothing_runs_in_a_queue(config: dict[str, Any], database: str, play: Any) -> None:
     """A saga that has not begun ends without running, though no application is there to see it."""
-    from dbos import DBOS
-
     with sagas.launch(config):
         DBOS.register_queue("later", polling_interval_sec=0.05)
         handle = started(play, "a", queue="later", delay=2)
