@@ -230,7 +230,7 @@ def report(act: Act, before: Seen, after: Seen) -> RequestResult:
         if done or not after.status.is_final:
             return RequestResult(True, after.status, act.message)
         return RequestResult(False, after.status, f"Too late to terminate. {after.ended}")
-    if after.status is SagaStatus.PARKED and before.status is not SagaStatus.PARKED:
+    if after.status is SagaStatus.PARKED:
         message = f"{act.message} It has parked meanwhile: {_reason(after)}; `retry` it."
         return RequestResult(True, after.status, message)
     if act.way in (Way.MARK, Way.FORESTALL) and after.status.is_final:
