@@ -23,7 +23,7 @@ from sagas import (
 )
 from steps import NonRetryableError
 
-from .stage import STAGE, ended, pauses, reached, started, waits
+from .stage import STAGE, ended, pauses, reached, started, told, waits
 from .support import until
 
 ROOT = Path(__file__).parents[2]
@@ -45,12 +45,6 @@ def elsewhere(database: str, lines: str) -> str:
     return run.stdout
 
 
-def is_told(saga_id: str) -> bool:
-    """Whether the execution here knows of the request, or has ended."""
-    run: Any = _running.of(saga_id)
-    return run is None or run.request is not None
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["do b", "receive"])
 def test_from_another_process(config: dict[str, Any], database: str, play: Any, where: str) -> None:
@@ -61,7 +55,7 @@ def test_from_another_process(config: dict[str, Any], database: str, play: Any, 
         until(lambda: where in STAGE or waits(handle.saga_id))
         ask = f"print(client.cancel({handle.saga_id!r}, 'no stock', by='ann'))"
         assert "accepted=True" in elsewhere(database, ask)
-        until(lambda: is_told(handle.saga_id))
+        told(handle.saga_id)
         STAGE.let_go("do b")
         with pytest.raises(SagaCancelledError, match="by ann") as caught:
             handle.result(timeout=15)
@@ -70,9 +64,9 @@ def test_from_another_process(config: dict[str, Any], database: str, play: Any, 
         assert list(STAGE) == effects
         ended(handle)
         tell = f"print(client.get({handle.saga_id!r}).error, client.cancel({handle.saga_id!r}))"
-        told = elsewhere(database, tell)
-        assert "cancelled by ann: no stock" in told
-        assert "accepted=False" in told
+        answer = elsewhere(database, tell)
+        assert "cancelled by ann: no stock" in answer
+        assert "accepted=False" in answer
 
 
 @pytest.mark.slow
