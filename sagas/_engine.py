@@ -101,6 +101,9 @@ async def _open(saga: Engine, run: SagaRun, before: Sequence[_running.Run]) -> N
         await _wait_for(run, other)
     row = await run.host.ask(_dbos.light_row, run.saga_id)
     marks = Marks.parse(row.attributes)
+    if marks.terminated is not None:  # whoever marked it came no further
+        await run.host.ask(_dbos.cancel, run.saga_id)
+        raise _dbos.LOST[0](f"Saga {run.saga_id} is terminated")
     if marks.parked is not None:
         await run.host.ask(_dbos.mark, run.saga_id, {PARKED: None})
     run.request = marks.stop

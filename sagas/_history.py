@@ -146,9 +146,10 @@ def _whole_waits(rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any
     `rows` by ID, with one for each wait.
 
     DBOS records two: `DBOS.recv`, and before it, under the next ID, a `DBOS.sleep` for its limit.
-    The ID before these is the wait's own, and has no row. A wait that met the sentinel of an earlier one went on with two more.
+    The ID before these is the wait's own, and has no row. A wait that met the sentinel of an
+    earlier one went on with two more.
     """
-    ids = {row["function_id"] for row in rows}
+    ids = {row["function_id"] for row in rows} | {0}
     waits = {row["function_id"] for row in rows if row["function_name"] == "DBOS.recv"}
     first: int | None = None
     for row in rows:
@@ -161,7 +162,7 @@ def _whole_waits(rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any
             first = None
         elif name == "DBOS.sleep" and step_id - 1 in waits:
             continue
-        elif name == "DBOS.sleep" and step_id > 2 and step_id - 2 not in ids and row is rows[-1]:
+        elif name == "DBOS.sleep" and row is rows[-1] and not {step_id - 1, step_id - 2} & ids:
             row = {**row, "function_id": step_id - 1, "function_name": _WAITING}
         yield row
 

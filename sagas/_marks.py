@@ -280,7 +280,7 @@ def stop_attributes(stop: Stop) -> dict[str, Any]:
 
 def terminated_attributes(reason: str, by: str | None, time: int) -> dict[str, Any]:
     """The mark of a saga that is to stop where it is, as it is stored."""
-    return {TERMINATED: Stop(Why.CANCEL, json_text(reason), by, time).as_json()}
+    return {TERMINATED: Stop(Why.CANCEL, json_text(reason), by, time).as_json(), REQUEST: True}
 
 
 def resolved_attributes(step_id: int, note: str, by: str | None, time: int) -> dict[str, Any]:

@@ -182,7 +182,8 @@ def resolve(
     step = f"step {step_id} {known[step_id]!r}"
     record = next((s for s in steps if s.step_id == step_id), None)
     if record is not None and record.status in (StepStatus.COMPENSATED, StepStatus.RESOLVED):
-        return Refusal(f"{saga}: {step} is {record.status} already.")
+        rest = " `retry` the saga." if seen.status is SagaStatus.PARKED else ""
+        return Refusal(f"{saga}: {step} is {record.status} already.{rest}")
     if (being := _being_terminated(seen)) is not None:
         return being
     if record is not None and record.status is StepStatus.COMPLETED and _is_to_go_forward(seen):
@@ -233,7 +234,7 @@ def report(act: Act, before: Seen, after: Seen) -> RequestResult:
         if done or not after.status.is_final:
             return RequestResult(True, after.status, act.message)
         return RequestResult(False, after.status, f"Too late to terminate. {after.ended}")
-    if after.status is SagaStatus.PARKED and before.status is not SagaStatus.PARKED:
+    if after.status is SagaStatus.PARKED:
         message = f"{act.message} It has parked meanwhile: {_reason(after)}; `retry` it."
         return RequestResult(True, after.status, message)
     if act.way in (Way.MARK, Way.FORESTALL) and after.status.is_final:

@@ -197,8 +197,11 @@ class Supervisor:
                 run.resolve(marks.resolved)
             if marks.stop is not None:
                 run.ask(marks.stop)
-            if row.status in _dbos.STOPPED:
-                self._stopped[row.workflow_id] = _owner(row)
+            if marks.terminated is not None and row.status == "PENDING":
+                _dbos.outside(_dbos.cancel, row.workflow_id)  # whoever marked it came no further
+            elif row.status not in _dbos.STOPPED:
+                continue
+            self._stopped[row.workflow_id] = _owner(row)
 
     def _rows_of(self, saga_ids: Iterable[str]) -> list[Any]:
         wanted = list(saga_ids)

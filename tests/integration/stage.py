@@ -223,6 +223,16 @@ def ended(handle: SagaHandle[Any]) -> Any:
     return handle.state()
 
 
+def told(saga_id: str) -> None:
+    """Wait until the execution here knows of the request to cancel, or has ended."""
+
+    def knows() -> bool:
+        run: Any = _running.of(saga_id)
+        return run is None or run.request is not None
+
+    until(knows)
+
+
 def waits(saga_id: str) -> bool:
     """Whether the saga waits for a message, or for time to pass."""
     run: Any = _running.of(saga_id)

@@ -20,7 +20,7 @@ from sagas import (
 from steps import NonRetryableError
 
 from ..conftest import FAST
-from .stage import STAGE, ended, pauses, play_async, reached, started, waits
+from .stage import STAGE, ended, pauses, play_async, reached, started, told, waits
 from .support import names, until
 
 
@@ -46,6 +46,7 @@ def test_in_a_step(asker: SagaClient, play: Any) -> None:
         "cancelled by ann: no stock",
     )
     assert [s.status for s in state.steps] == [StepStatus.COMPLETED, StepStatus.EXECUTING]
+    told(handle.saga_id)
     STAGE.let_go("do b")
     reached("undo b")
     state = handle.state()
@@ -71,6 +72,7 @@ def test_between_steps(asker: SagaClient, play: Any) -> None:
     handle = started(play, "a; b")
     reached("do a")
     assert asker.cancel(handle.saga_id, "no stock")
+    told(handle.saga_id)
     STAGE.let_go("do a")
     error = cancelled(handle)
     assert error.failure is not None
@@ -143,6 +145,7 @@ def test_in_a_group(asker: SagaClient, clear_stage: None) -> None:
     for name in "abc":
         reached(f"do {name}")
     assert asker.cancel(handle.saga_id, "no stock")
+    told(handle.saga_id)
     STAGE.let_go("do a", "do b")
     with pytest.raises(SagaFailedError) as caught:
         handle.result(timeout=15)
@@ -157,6 +160,7 @@ def test_in_a_group_that_succeeds(asker: SagaClient, clear_stage: None) -> None:
     for name in "abc":
         reached(f"do {name}")
     assert handle.cancel("no stock")
+    told(handle.saga_id)
     STAGE.let_go("do c", "do b", "do a")
     cancelled(handle)
     assert list(STAGE)[3:] == ["undo c", "undo b", "undo a"]
@@ -200,6 +204,7 @@ def test_twice(asker: SagaClient, play: Any) -> None:
     again = asker.cancel(handle.saga_id, "too dear", by="bob")
     assert again.accepted
     assert "already: cancelled by ann" in again.message
+    told(handle.saga_id)
     STAGE.let_go("do a")
     cancelled(handle)
     assert [e.by for e in handle.state().audit] == ["ann", "bob"]
@@ -214,6 +219,7 @@ def test_after_the_last_step(asker: SagaClient, play: Any) -> None:
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(asker.cancel, handle.saga_id, "no stock", wait=True)
         until(lambda: handle.state().stop_requested)
+        told(handle.saga_id)
         STAGE.let_go("do b")
         late = asked.result(15)
     assert (late.accepted, late.status) == (False, SagaStatus.COMPLETED)
@@ -246,6 +252,7 @@ def test_a_body_that_swallows_it(asker: SagaClient, play: Any, script: str) -> N
     handle = started(play, script)
     reached("do a")
     assert handle.cancel("no stock")
+    told(handle.saga_id)
     STAGE.let_go("do a")
     cancelled(handle)
     assert list(STAGE) == ["do a", "undo a"]

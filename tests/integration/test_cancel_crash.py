@@ -8,7 +8,7 @@ import pytest
 
 from sagas import SagaCancelledError, SagaClient, StepStatus, _waiting
 
-from .stage import STAGE, ended, reached, started, waits
+from .stage import STAGE, ended, reached, started, told, waits
 from .support import Crash, until
 
 
@@ -35,6 +35,7 @@ def test_a_crash_after_it(
     handle = started(play, "a; b; c")
     reached("do b")
     assert asker.cancel(handle.saga_id, "no stock", by="ann")
+    told(handle.saga_id)
     STAGE.let_go("do b")
     state = ended(handle)
     assert isinstance(state.error, SagaCancelledError)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dbos import DBOS
 
 import sagas
 from sagas import (
@@ -20,8 +21,9 @@ from sagas import (
     StepStatus,
     _running,
 )
+from steps import NonRetryableError
 
-from .stage import STAGE, ended, reached, started, waits
+from .stage import STAGE, ended, pauses, reached, started, told, waits
 from .support import until
 
 ROOT = Path(__file__).parents[2]
@@ -43,12 +45,6 @@ def elsewhere(database: str, lines: str) -> str:
     return run.stdout
 
 
-def is_told(saga_id: str) -> bool:
-    """Whether the execution here knows of the request, or has ended."""
-    run: Any = _running.of(saga_id)
-    return run is None or run.request is not None
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["do b", "receive"])
 def test_from_another_process(config: dict[str, Any], database: str, play: Any, where: str) -> None:
@@ -59,7 +55,7 @@ def test_from_another_process(config: dict[str, Any], database: str, play: Any, 
         until(lambda: where in STAGE or waits(handle.saga_id))
         ask = f"print(client.cancel({handle.saga_id!r}, 'no stock', by='ann'))"
         assert "accepted=True" in elsewhere(database, ask)
-        until(lambda: is_told(handle.saga_id))
+        told(handle.saga_id)
         STAGE.let_go("do b")
         with pytest.raises(SagaCancelledError, match="by ann") as caught:
             handle.result(timeout=15)
@@ -68,9 +64,9 @@ def test_from_another_process(config: dict[str, Any], database: str, play: Any, 
         assert list(STAGE) == effects
         ended(handle)
         tell = f"print(client.get({handle.saga_id!r}).error, client.cancel({handle.saga_id!r}))"
-        told = elsewhere(database, tell)
-        assert "cancelled by ann: no stock" in told
-        assert "accepted=False" in told
+        answer = elsewhere(database, tell)
+        assert "cancelled by ann: no stock" in answer
+        assert "accepted=False" in answer
 
 
 @pytest.mark.slow
@@ -98,8 +94,6 @@ def test_while_nothing_runs(config: dict[str, Any], database: str, play: Any, wa
 @pytest.mark.slow
 def test_while_nothing_runs_in_a_queue(config: dict[str, Any], database: str, play: Any) -> None:
     """A saga that has not begun ends without running, though no application is there to see it."""
-    from dbos import DBOS
-
     with sagas.launch(config):
         DBOS.register_queue("later", polling_interval_sec=0.05)
         handle = started(play, "a", queue="later", delay=2)
@@ -171,3 +165,55 @@ def test_a_request_in_the_same_process_is_seen_at_once(
         assert ended(handle).status is (
             SagaStatus.TERMINATED if verb == "terminate" else SagaStatus.FAILED
         )
+
+
+@pytest.mark.parametrize("verb", ["cancel", "terminate", "resolve"])
+def test_a_request_that_nobody_here_tells_of(
+    config: dict[str, Any], play: Any, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another process wrote is found by the supervisor's next look."""
+    monkeypatch.setattr(_running, "notice", lambda saga_id: None)
+    STAGE.break_("undo b", lambda: ConnectionError("closed"))
+    with sagas.launch(config, supervision=LOOK_AFTER), SagaClient() as client:
+        handle = started(play, "a; receive approval" if verb == "cancel" else "a; slowly b; fail")
+        if verb == "cancel":
+            until(lambda: waits(handle.saga_id))
+            assert client.cancel(handle.saga_id)
+        else:
+            until(lambda: pauses(handle.saga_id))
+            if verb == "terminate":
+                assert client.terminate(handle.saga_id)
+            else:
+                assert client.resolve(handle.saga_id, 2, note="by hand")
+        state = ended(handle)
+        assert state.status is (SagaStatus.TERMINATED if verb == "terminate" else SagaStatus.FAILED)
+        assert STAGE.count("undo b") == (verb != "cancel")
+        assert STAGE.count("undo a") == (verb != "terminate")
+
+
+@pytest.mark.slow
+def test_a_message_from_another_process(config: dict[str, Any], database: str, play: Any) -> None:
+    """A message wakes a saga that waits in another process, once for a key."""
+    with sagas.launch(config):
+        handle = started(play, "receive approval; receive approval")
+        until(lambda: waits(handle.saga_id))
+        send = f"client.send({handle.saga_id!r}, 'approval', {{'n': %s}}, idempotency_key='%s')"
+        elsewhere(database, "; ".join(send % what for what in ((1, "k"), (1, "k"), (2, "l"))))
+        assert handle.result(timeout=15) == [{"n": 1}, {"n": 2}]
+
+
+@pytest.mark.slow
+def test_retry_from_another_process(config: dict[str, Any], database: str, play: Any) -> None:
+    """A process without the saga's code has one go on that is parked in another."""
+    STAGE.break_("undo a", lambda: NonRetryableError("locked"))
+    with sagas.launch(config):
+        handle = started(play, "a; fail")
+        assert ended(handle).status is SagaStatus.PARKED
+    STAGE.mend("undo a")
+    verbs = f"print(client.retry({handle.saga_id!r}, by='ann').accepted)"
+    assert elsewhere(database, verbs) == "True\n"
+    with sagas.launch(config):
+        state = ended(SagaHandle[Any](handle.saga_id))
+        until(lambda: SagaHandle[Any](handle.saga_id).status() is SagaStatus.FAILED)
+        assert [e.by for e in state.audit] == ["ann"]
+    assert list(STAGE) == ["do a", "undo a", "undo a"]

@@ -149,7 +149,7 @@ def test_what_cannot_be_resolved(asker: SagaClient, play: Any) -> None:
     STAGE.break_("undo b", lambda: NonRetryableError("locked"))
     handle = started(play, "a; b; c; fail")
     ended(handle)
-    with pytest.raises(SagaUsageError, match="no step 9.*1:act.*2:act.*3:act"):
+    with pytest.raises(SagaUsageError, match=r"no step 9.*1:act.*2:act.*3:act"):
         asker.resolve(handle.saga_id, 9, note="x")
     with pytest.raises(SagaUsageError, match="whole number"):
         asker.resolve(handle.saga_id, "2", note="x")  # type: ignore[arg-type]

@@ -196,6 +196,19 @@ def test_changed_code(asker: SagaClient, play: Any) -> None:
     assert timedelta(seconds=0.4) < state.deadline - before < timedelta(seconds=15)
 
 
+@pytest.mark.slow
+def test_the_time_parked_does_not_count(asker: SagaClient, play: Any) -> None:
+    """A saga that was parked for longer than it may take still has the time it had left."""
+    STAGE.break_("do b", unanswered)
+    handle = started(play, "a; b; c", timeout=2.5)
+    since = time.monotonic()
+    parked(handle)
+    STAGE.mend("do b")
+    until(lambda: time.monotonic() > since + 2.6)
+    assert asker.retry(handle.saga_id)
+    assert handle.result(timeout=15) == ["A", "B", "C"]
+
+
 def test_changed_code_while_it_is_undone(asker: SagaClient, play: Any) -> None:
     """Parked in the middle of its unwinding, it goes on there: what is undone stays so."""
     STAGE.crash_at("undo b")
@@ -224,6 +237,7 @@ def test_it_parks_again_at_once(asker: SagaClient, play: Any) -> None:
     first = parked(handle)
     result = asker.retry(handle.saga_id)
     assert result.accepted
+    assert result.status is not SagaStatus.PARKED or "parked meanwhile" in result.message
     until(lambda: asker.get(handle.saga_id).status is SagaStatus.PARKED)
     state = parked(handle)
     assert state.reason == first.reason

@@ -53,13 +53,15 @@ def terminated(client: SagaClient, handle: SagaHandle[Any]) -> SagaTerminatedErr
     return caught.value
 
 
-def test_in_a_step(asker: SagaClient, play: Any) -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_in_a_step(asker: SagaClient, play: Any, told: bool) -> None:
     """The body in flight ends; no further step begins, and nothing is undone."""
     STAGE.hold("do b")
     handle = started(play, "a; b; c")
     reached("do b")
     assert asker.terminate(handle.saga_id, reason="mess", by="ann")
-    until(lambda: _running.of(handle.saga_id).stop is not None)  # type: ignore[union-attr]
+    if told:
+        until(lambda: _running.of(handle.saga_id).stop is not None)  # type: ignore[union-attr]
     STAGE.let_go("do b")
     with pytest.raises(SagaTerminatedError) as caught:
         handle.result(timeout=15)

@@ -139,7 +139,8 @@ def test_a_terminate(name: str, expected: str) -> None:
     decision = requests.terminate(ALL[name], "mess", "ann", NOW)
     assert expected in verdict(decision)
     if isinstance(decision, Act):
-        assert decision.marks == {TERMINATED: Stop(Why.CANCEL, "mess", "ann", NOW).as_json()}
+        stop = Stop(Why.CANCEL, "mess", "ann", NOW)
+        assert decision.marks == {TERMINATED: stop.as_json(), REQUEST: True}
 
 
 @pytest.mark.parametrize(
