@@ -29,7 +29,7 @@ from dbos import (
     SetWorkflowID,
 )
 from dbos import error as dbos_error
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError, StatementError
 
 from steps import _dbos as steps_dbos
 
@@ -288,6 +288,11 @@ def list_steps(saga_id: str) -> list[Any]:
 def mark(saga_id: str, attributes: Mapping[str, Any]) -> None:
     """Merge marks into the workflow's attributes."""
     DBOS.update_workflow_attributes(saga_id, dict(attributes), merge=True)
+
+
+def is_refusal(recorded: Exception) -> bool:
+    """Whether DBOS recorded, as an async step's error, that its result could not be recorded."""
+    return isinstance(recorded, StatementError) and "workflow_uuid" in (recorded.statement or "")
 
 
 def cancel(saga_id: str) -> None:

@@ -31,6 +31,13 @@ async def sort_out(
             run.stop = run.stop or error
         return
     _refuse_mismatch(run, error, step_id, name)
+    if not progress.invoked and _dbos.is_refusal(error) and step_id not in run.resolved:
+        reason = (
+            f"step {step_id} {name!r} ended, and the database refused to record how: "
+            f"{error.args[0]}. Find out whether it took effect; then `resolve` it if its effect "
+            f"is not there or is undone by hand"
+        )
+        fault(run, Fault(reason, step_id), error)
     if progress.error is not error and (
         progress.invoked or not await _is_recorded(run, error, step_id)
     ):

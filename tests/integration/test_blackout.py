@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from dbos import DBOS
 
 import sagas
-from sagas import SagaClient, SagaStatus, StepStatus, Supervision, _running, saga
+from sagas import SagaClient, SagaHandle, SagaStatus, StepStatus, Supervision, _running, saga
 from sagas._session import Session
 from steps import idempotency_key, receive, receive_async, step
 from tests.support.chaos import sample
@@ -118,11 +118,15 @@ def server() -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def application(server: Server) -> Iterator[sagas.Launched]:
     """An application that outlives all that happens to its database in this module."""
+    yield launch(server)
+    sagas.shutdown()
+
+
+def launch(server: Server) -> sagas.Launched:
     config = {"name": "dark-app", "system_database_url": server.url, "log_level": "CRITICAL"}
     found = sagas.launch(config, supervision=Supervision(interval=0.2, failover=1))
     DBOS.register_queue(FAST, polling_interval_sec=0.01)
-    yield found
-    sagas.shutdown()
+    return found
 
 
 def end_all_sessions(server: Server) -> None:
@@ -269,3 +273,20 @@ def test_sessions_end_while_sagas_are_dequeued(
         ledgers = by_saga()
         for saga_id in ids:
             _check(saga_id, states[saga_id], client.history(saga_id), ledgers[saga_id])
+
+
+def test_a_process_ends_while_the_database_is_away(
+    server: Server, application: sagas.Launched
+) -> None:
+    """`shutdown` waits for no database; what was running goes on at the next launch."""
+    ENTRIES.clear()
+    handle = running.options(saga_id=f"ended-{time.time_ns()}").start()
+    until(lambda: ENTRIES)
+    server.stop("fast")
+    begun = time.monotonic()
+    sagas.shutdown()
+    assert time.monotonic() - begun < 20
+    server.start()
+    launch(server)
+    assert SagaHandle[int](handle.saga_id).result(timeout=30) == sum(range(ACTS))
+    assert len(standing(ENTRIES)) == ACTS
