@@ -27,7 +27,6 @@ from ._errors import SagaUsageError
 from ._settings import Supervision
 from ._watch import Watch, watch
 
-
 _guard = threading.RLock()
 
 SQLITE_POLLING = 0.5
