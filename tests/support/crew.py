@@ -122,7 +122,7 @@ def wait_at_gate(number: int) -> int:
     return number
 
 
-@saga(max_recovery_attempts=5)
+@saga(name="crew.waiting", max_recovery_attempts=5)
 def waiting() -> str:
     work(0)
     wait_at_gate(1)
