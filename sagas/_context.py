@@ -22,8 +22,9 @@ from ._flight import InFlight
 from ._group import Group
 from ._host import Host, LoopHost
 from ._marks import Resolution, Turn
-from ._outcome import stop_of, stopped_step
+from ._outcome import is_refusal, stop_of, stopped_step
 from ._performing import perform
+from ._scope import Scope, current_scope, nearest_deadline
 from ._stack import Recorded, Stack
 from ._stop import Stop, Why
 from ._verdict import is_unseen
@@ -87,6 +88,7 @@ class SagaRun:
         self.stop: BaseException | None = None
         self.turn: Turn | None = None
         self.compensating = False
+        self.pivoted = False
         self.closed = False
         self.raised: list[tuple[BaseException, int, str]] = []
         self.drawn: dict[int, str] = {}
@@ -113,9 +115,9 @@ class SagaRun:
         reservation = self.draw(call.name)
         self.in_body = False
         try:
-            return drive(perform(self, reservation, call))
+            return drive(perform(self, reservation, call, current_scope.get()))
         except Exception as error:
-            self.note_stop(error)
+            self.note_stop(error, current_scope.get())
             raise
         finally:
             self.live = self.live or self.heard
@@ -134,20 +136,23 @@ class SagaRun:
             reservation = self.draw(call.name)
         except BaseException as refusal:
             return _refused(refusal)
-        joining = self._join(self.group, reservation, call)
+        joining = self._join(self.group, reservation, call, current_scope.get())
         self.unbegun[reservation.step_id] = call.name, joining
         return joining
 
-    async def _join(self, group: Group, reservation: Any, call: StepCall) -> Any:
+    async def _join(
+        self, group: Group, reservation: Any, call: StepCall, scope: Scope | None
+    ) -> Any:
         step_id: int = reservation.step_id
         self.unbegun.pop(step_id, None)
         self.admit(f"Step {call.name!r}")
         in_branch = group.in_branch
         fingerprint = call.fingerprint() if in_branch else None
         try:
-            return await group.join(step_id, perform(self, reservation, call, fingerprint))
+            work = perform(self, reservation, call, scope, fingerprint)
+            return await group.join(step_id, work, scope)
         except Exception as error:
-            self.note_stop(error)
+            self.note_stop(error, scope)
             if in_branch:
                 task = asyncio.current_task()
                 assert task is not None, "a coroutine runs in a task"
@@ -228,6 +233,15 @@ class SagaRun:
         self.check()
         if self.stopped is not None and not self.compensating:
             raise stopped_step(self.saga_id, self.name, self.stopped, began=False)
+        scope = current_scope.get()
+        for around in () if scope is None else scope.chain():
+            if around.left:
+                raise SagaUsageError(
+                    f"{what} was called in scope {around.name!r} of saga {self.saga_id!r} after "
+                    f"the body had left it: await every task that its block starts."
+                )
+            if around.expired:
+                raise stopped_step(self.saga_id, self.name, _expiry(around), began=False)
 
     def check(self) -> None:
         """
@@ -252,26 +266,40 @@ class SagaRun:
             return False
         return not self.inherited or step_id in self.begun
 
-    def stopping(self) -> Stop | None:
-        """What keeps a further step from beginning; None where it may. Undos always may."""
-        if self.compensating:
+    def stopping(self, scope: Scope | None = None) -> Stop | None:
+        """What keeps a further step of a scope from beginning; None where it may. Undos may."""
+        if self.compensating or self.pivoted:
             return None
         if self.request is not None:
             return self.request
         if self.deadline is not None and self.deadline <= _dbos.now() / 1000:
             took = "" if self.timeout is None else f": it did not end within {self.timeout:g} s"
             return Stop(Why.DEADLINE, f"ran past its deadline{took}", None, _dbos.now())
+        first = nearest_deadline(scope)
+        if first is not None and (first.deadline or 0.0) <= _dbos.now() / 1000:
+            return _expiry(first)
         return None
+
+    def next_deadline(self, scope: Scope | None) -> float | None:
+        """When the saga, or a scope of it, runs out of time; in seconds since the epoch."""
+        if self.pivoted:
+            return None
+        first = nearest_deadline(scope)
+        both = [self.deadline, None if first is None else first.deadline]
+        return min((d for d in both if d is not None), default=None)
 
     def is_resolved(self, step_id: int) -> bool:
         """Whether a person has declared the step undone."""
         return step_id in self.resolved
 
-    def note_stop(self, error: BaseException) -> None:
-        """A step or a wait has told the body that the saga is stopped: it stays so."""
-        found = stop_of(error)
-        if found is not None and getattr(error, "saga_id", None) == self.saga_id:
-            self.stopped = found[0]
+    def note_stop(self, error: BaseException, scope: Scope | None) -> None:
+        """A step or a wait has told the body that the saga, or a scope, is stopped: it stays so."""
+        stop = stop_of(error)
+        if stop is not None and getattr(error, "saga_id", None) == self.saga_id:
+            self.stopped = stop
+        elif stop is None and is_refusal(error):
+            for around in () if scope is None else scope.chain():
+                around.expired = around.expired or around.name == _late_scope(error)
 
     def ask(self, stop: Stop) -> None:
         """Turn round at the next step, or at once in a wait; called from any thread."""
@@ -290,7 +318,14 @@ class SagaRun:
             self.stop = Interrupted(why)
         self.bell.ring()
 
-    async def pause(self, seconds: float, *, until: Callable[[], bool], settling: bool) -> None:
+    async def pause(
+        self,
+        seconds: float,
+        *,
+        until: Callable[[], bool],
+        settling: bool,
+        scope: Scope | None = None,
+    ) -> None:
         """
         Wait before another attempt; less long if something happens that ends it.
 
@@ -298,6 +333,7 @@ class SagaRun:
             seconds: How long.
             until: Whether it is to end before.
             settling: Whether what stops the saga does not end it.
+            scope: The block that the step is called in.
 
         Raises:
             BaseException: As `check`.
@@ -306,10 +342,11 @@ class SagaRun:
         while True:
             self.check()
             left = ends - time.monotonic()
-            if left <= 0 or until() or not (settling or self.stopping() is None):
+            if left <= 0 or until() or not (settling or self.stopping(scope) is None):
                 return
-            if self.deadline is not None and not (settling or self.compensating):
-                left = min(left, max(self.deadline - _dbos.now() / 1000, 0.0) + 0.001)
+            deadline = None if settling or self.compensating else self.next_deadline(scope)
+            if deadline is not None:
+                left = min(left, max(deadline - _dbos.now() / 1000, 0.0) + 0.001)
             await self.bell.wait(left)
 
     async def await_leftovers(self) -> None:
@@ -356,7 +393,12 @@ class SagaRun:
         step_id = self.draw(name).step_id
         self.drawn.pop(step_id, None)
         undo = bind_by_hand(fn, args, kwargs)
-        self.stack.push(step_id, Compensation(name=name, undo=undo, is_async=is_async(fn)))
+        compensation = Compensation(name=name, undo=undo, is_async=is_async(fn))
+        self.stack.push(step_id, compensation, current_scope.get())
+
+
+def _expiry(scope: Scope) -> Stop:
+    return Stop(Why.SCOPE, f"scope {scope.name}", None, _dbos.now(), scope.timeout)
 
 
 async def _refused(refusal: BaseException) -> Any:

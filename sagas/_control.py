@@ -7,6 +7,10 @@ them, raises them again at its next step, and goes by them when the body has end
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ._errors import Failure, NotUndone, StepRef
+
 
 class TurnRound(BaseException):
     """A replay has come to the point where the saga turned round."""
@@ -35,3 +39,22 @@ class Interrupted(BaseException):
 
     It leaves the saga as it stands; the next launch takes it up again.
     """
+
+
+class Stuck(BaseException):
+    """
+    An undo of a scope failed for good: the saga is parked where it is.
+
+    Attributes:
+        cause: Why the scope was being undone.
+        undone: The steps that were undone.
+        not_undone: Those whose effect stands.
+    """
+
+    def __init__(
+        self, cause: Failure, undone: Sequence[StepRef], not_undone: Sequence[NotUndone]
+    ) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.undone = tuple(undone)
+        self.not_undone = tuple(not_undone)

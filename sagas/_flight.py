@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from ._scope import Scope
+
 
 @dataclass(slots=True)
 class InFlight:
@@ -20,6 +22,8 @@ class InFlight:
     """Whether one of them may have taken effect all the same."""
     unsure: bool = False
     """Whether one of them said so itself."""
+    scope: Scope | None = None
+    """The block that it is called in."""
     settling: bool = False
     """Whether it is to learn what there is to undo, whatever stops the saga."""
     reported: int = 0

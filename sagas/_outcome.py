@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from steps._errors import StepTimeoutError
+
 from ._errors import (
     CompensationFailedError,
     Failure,
@@ -56,8 +58,12 @@ def _stopped(message: str, stop: Stop | None, **facts: Any) -> SagaFailedError:
     return SagaCancelledError(message, reason=stop.reason, **facts)
 
 
-def stopped_step(saga_id: str, name: str, stop: Stop, *, began: bool) -> SagaFailedError:
-    """What a step raises that does not begin, or is not tried again, as its saga was stopped."""
+def stopped_step(saga_id: str, name: str, stop: Stop, *, began: bool) -> Exception:
+    """What a step raises that does not begin, or is not tried again, as something was stopped."""
+    if stop.why is Why.SCOPE:
+        late = StepTimeoutError(stop.reason, stop.limit or 0.0)
+        late.__dict__[_BEGAN] = began
+        return late
     error = _stopped(f"Saga {saga_id!r} ({name}) {stop.text}.", stop, saga_id=saga_id)
     error.__dict__[_STOP] = stop.as_json()
     error.__dict__[_BEGAN] = began
@@ -67,10 +73,19 @@ def stopped_step(saga_id: str, name: str, stop: Stop, *, began: bool) -> SagaFai
 _STOP, _BEGAN = "saga_stop", "step_began"
 
 
-def stop_of(error: BaseException) -> tuple[Stop, bool] | None:
-    """What `stopped_step` was told of, live and after a replay; None of any other error."""
-    stop = Stop.parse(error.__dict__.get(_STOP))
-    return None if stop is None else (stop, error.__dict__.get(_BEGAN) is True)
+def stop_of(error: BaseException) -> Stop | None:
+    """What stopped the saga at the step that raised this, live and after a replay."""
+    return Stop.parse(error.__dict__.get(_STOP))
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether it is what `stopped_step` made."""
+    return _BEGAN in error.__dict__
+
+
+def had_begun(error: BaseException) -> bool:
+    """Whether a step that raised this had been begun: not one that `stopped_step` kept from it."""
+    return error.__dict__.get(_BEGAN) is not False
 
 
 def never_ran(saga_id: str, name: str, stop: Stop | None) -> SagaFailedError:

@@ -28,7 +28,8 @@ from ._control import Fault, TurnRound
 from ._flight import InFlight
 from ._marks import STRUGGLING
 from ._messages import KIND, RESOLVED
-from ._outcome import stop_of, stopped_step
+from ._outcome import had_begun, is_refusal, stopped_step
+from ._scope import Scope
 from ._settling import Move, Verdict, after_failure, first_move, is_unsure, says_nothing
 from ._sorting import fault, sort_out
 from ._verdict import Progress, check_storable
@@ -46,7 +47,11 @@ _OTHER_CALL = (
 
 
 async def perform(
-    run: SagaRun, reservation: Any, call: StepCall, fingerprint: str | None = None
+    run: SagaRun,
+    reservation: Any,
+    call: StepCall,
+    scope: Scope | None,
+    fingerprint: str | None = None,
 ) -> Any:
     """
     Run a step, or return its recorded outcome, and keep its undo.
@@ -55,6 +60,7 @@ async def perform(
         run: The saga.
         reservation: The step's ID.
         call: The step.
+        scope: The block that it is called in.
         fingerprint: Tells the call from others, where it is made in a branch of a concurrent saga.
 
     Raises:
@@ -75,7 +81,7 @@ async def perform(
             step_id,
             call.name,
             progress,
-            functools.partial(_conduct, run, step_id, call, in_doubt=in_doubt),
+            functools.partial(_conduct, run, step_id, call, scope, in_doubt=in_doubt),
         )
         if fingerprint is None:
             return result
@@ -92,10 +98,9 @@ async def perform(
         if isinstance(error, Exception):
             run.begun.discard(step_id)
         run.heard = run.heard or progress.invoked
-        if call.attempted and call.undo is not None and isinstance(error, Exception):
-            found = stop_of(error)
-            if found is None or found[1]:
-                run.stack.push(step_id, call.undo(None))
+        attempted = call.attempted and call.undo is not None and isinstance(error, Exception)
+        if attempted and had_begun(error):
+            run.stack.push(step_id, call.undo(None), scope)
         raise
     run.heard = run.heard or progress.invoked
     run.first = run.first and progress.invoked  # an earlier execution has recorded this
@@ -108,7 +113,7 @@ async def perform(
     if not run.fresh:
         run.passed[step_id] = call.name
     if call.undo is not None:
-        run.stack.push(step_id, call.undo(result))
+        run.stack.push(step_id, call.undo(result), scope)
     return result
 
 
@@ -140,7 +145,7 @@ def _keep_refused(
     if progress.returned:
         _kept.keep(run.saga_id, key, name, _kept.Kept(value=progress.result))
         return True
-    if isinstance(progress.error, Exception) and stop_of(progress.error) is None:
+    if isinstance(progress.error, Exception) and not is_refusal(progress.error):
         _kept.keep(run.saga_id, key, name, _kept.Kept(error=progress.error))
         return True
     return False
@@ -156,7 +161,9 @@ def _go_on(run: SagaRun, step_id: int) -> None:
         raise _ByHand
 
 
-async def _conduct(run: SagaRun, step_id: int, call: StepCall, *, in_doubt: bool) -> Any:
+async def _conduct(
+    run: SagaRun, step_id: int, call: StepCall, scope: Scope | None, *, in_doubt: bool
+) -> Any:
     """
     The outcome of a step that has no checkpoint.
 
@@ -167,13 +174,15 @@ async def _conduct(run: SagaRun, step_id: int, call: StepCall, *, in_doubt: bool
     """
     try:
         _go_on(run, step_id)
-        return await _begin(run, step_id, call, in_doubt=in_doubt)
+        return await _begin(run, step_id, call, scope, in_doubt=in_doubt)
     except _ByHand:
         raise StepFailedError("resolved", run.resolved[step_id].note) from None
 
 
-async def _begin(run: SagaRun, step_id: int, call: StepCall, *, in_doubt: bool) -> Any:
-    stop = run.stopping()
+async def _begin(
+    run: SagaRun, step_id: int, call: StepCall, scope: Scope | None, *, in_doubt: bool
+) -> Any:
+    stop = run.stopping(scope)
     move = Move.RUN
     if in_doubt or stop is not None:
         move = first_move(
@@ -200,13 +209,21 @@ async def _begin(run: SagaRun, step_id: int, call: StepCall, *, in_doubt: bool) 
     if stop is not None and move in (Move.REFUSE, Move.REFUSE_BEGUN, Move.ASK_THEN_REFUSE):
         began = move is Move.REFUSE_BEGUN
         raise stopped_step(run.saga_id, run.name, stop, began=began)
-    return await _try(run, step_id, call, in_doubt=in_doubt, settling=move is Move.SETTLE)
+    return await _try(
+        run, step_id, call, scope, in_doubt=in_doubt, settling=move is Move.SETTLE
+    )
 
 
 async def _try(
-    run: SagaRun, step_id: int, call: StepCall, *, in_doubt: bool, settling: bool
+    run: SagaRun,
+    step_id: int,
+    call: StepCall,
+    scope: Scope | None,
+    *,
+    in_doubt: bool,
+    settling: bool,
 ) -> Any:
-    flight = InFlight(call.name, datetime.now(UTC), settling=settling)
+    flight = InFlight(call.name, datetime.now(UTC), settling=settling, scope=scope)
 
     async def attempt() -> Any:
         if run.leftovers:
@@ -234,7 +251,7 @@ async def _try(
 
     def before() -> None:
         _go_on(run, step_id)
-        stop = None if settling else run.stopping()
+        stop = None if settling else run.stopping(scope)
         if stop is not None:
             raise stopped_step(run.saga_id, run.name, stop, began=in_doubt or flight.failed > 0)
 
@@ -245,7 +262,7 @@ async def _try(
             flight.error,
             any_unknown=flight.unknown,
             any_unsure=flight.unsure,
-            settling=settling and run.stopping() is not None,
+            settling=settling and run.stopping(scope) is not None,
             has_probe=call.probe is not None,
             attempted=call.attempted and call.undo is not None,
         )
@@ -332,7 +349,10 @@ async def _attempts(
             before=before,
             failed=failed,
             pause=functools.partial(
-                run.pause, until=lambda: run.is_resolved(step_id), settling=flight.settling
+                run.pause,
+                until=lambda: run.is_resolved(step_id),
+                settling=flight.settling,
+                scope=flight.scope,
             ),
         )
     finally:
@@ -361,7 +381,7 @@ async def undo(run: SagaRun, reservation: Any, name: str, step_id: int, what: Co
     call = StepCall(name, what.undo, str, what.is_async, what.retry, None)
 
     async def conduct() -> Any:
-        flight = InFlight(name, datetime.now(UTC))
+        flight = InFlight(name, datetime.now(UTC), settling=True)
         try:
             return await _attempts(
                 run, step_id, call, functools.partial(_undo_once, run, name, what), flight, before

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 from steps.abc import Compensation
 
+from ._scope import Scope, is_within
+
 _PATCH = "DBOS.patch-"
 """What the name of a row begins with that says which way the code went: it is no step."""
 
@@ -43,17 +45,30 @@ def undone_name(recorded_name: str) -> str | None:
 
 @dataclass(slots=True)
 class Stack:
-    """The compensations of a saga's completed steps."""
+    """The compensations of a saga's completed steps, each with the scope it was pushed in."""
 
-    _entries: dict[int, Compensation] = field(default_factory=dict)
+    _entries: dict[int, tuple[Compensation, Scope | None]] = field(default_factory=dict)
 
-    def push(self, step_id: int, compensation: Compensation) -> None:
+    def push(self, step_id: int, compensation: Compensation, scope: Scope | None = None) -> None:
         """Keep the undo of a completed step."""
-        self._entries[step_id] = compensation
+        self._entries[step_id] = compensation, scope
 
-    def newest_first(self) -> list[tuple[int, Compensation]]:
-        """What there is to undo, in the order of undoing."""
-        return sorted(self._entries.items(), reverse=True, key=lambda entry: entry[0])
+    def drop(self, step_id: int) -> None:
+        """Forget an undo that is done."""
+        del self._entries[step_id]
+
+    def clear(self) -> None:
+        """Forget them all: the saga is past its point of no return."""
+        self._entries.clear()
+
+    def newest_first(self, within: Scope | None = None) -> list[tuple[int, Compensation]]:
+        """What there is to undo, in the order of undoing; all of it, or that of one scope."""
+        found = [
+            (step_id, compensation)
+            for step_id, (compensation, scope) in self._entries.items()
+            if within is None or is_within(scope, within)
+        ]
+        return sorted(found, reverse=True, key=lambda entry: entry[0])
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -22,6 +22,9 @@ class Why(StrEnum):
     DEAD_LETTER = "dead-letter"
     """DBOS, or the supervisor, gave it up after too many recoveries."""
 
+    SCOPE = "scope"
+    """The time limit of a scope passed; the saga itself goes on."""
+
     @property
     def is_firm(self) -> bool:
         """Whether the saga turns round even when its body has come to its end: it was stopped."""
@@ -42,10 +45,13 @@ class Stop:
     by: str | None = None
     time: int | None = None
     """When it was made, in milliseconds since the epoch."""
+    limit: float | None = None
+    """The time limit that passed, in seconds; of a scope."""
 
     def as_json(self) -> dict[str, Any]:
         """As it is stored."""
-        return {"why": self.why.value, "reason": self.reason, "by": self.by, "time": self.time}
+        facts = {"why": self.why.value, "reason": self.reason, "by": self.by, "time": self.time}
+        return facts if self.limit is None else {**facts, "limit": self.limit}
 
     @classmethod
     def parse(cls, mark: Any) -> Stop | None:
@@ -56,12 +62,13 @@ class Stop:
             why = Why(str(mark.get("why")))
         except ValueError:
             why = Why.CANCEL  # of a later version, say: to stop is what it asks for
-        by, time = mark.get("by"), mark.get("time")
+        by, time, limit = mark.get("by"), mark.get("time"), mark.get("limit")
         return cls(
             why,
             str(mark.get("reason", "")),
             by if isinstance(by, str) else None,
             time if isinstance(time, int) else None,
+            limit if isinstance(limit, int | float) else None,
         )
 
     @property
