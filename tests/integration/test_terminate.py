@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -103,11 +104,18 @@ def test_between_quick_attempts_of_an_undo(asker: SagaClient, play: Any) -> None
 
 @pytest.mark.parametrize("wait", ["receive approval", "sleep 3600"])
 def test_in_a_wait(asker: SagaClient, play: Any, wait: str) -> None:
-    """A wait ends, and nothing comes after it."""
+    """A wait ends, with its thread, and nothing comes after it."""
+    before = threads()
     handle = started(play, f"a; {wait}; b")
     until(lambda: waits(handle.saga_id))
     terminated(asker, handle)
     assert list(STAGE) == ["do a"]
+    until(lambda: not threads() - before)
+
+
+def threads() -> set[threading.Thread]:
+    """The threads on which a body, or a wait, can block."""
+    return {t for t in threading.enumerate() if t.name == "sagas-body"}
 
 
 def test_in_an_undo(asker: SagaClient, play: Any) -> None:
