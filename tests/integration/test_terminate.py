@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from sagas import (
     SagaStatus,
     SagaTerminatedError,
     StepStatus,
+    _host,
     _running,
     _supervisor,
 )
@@ -103,19 +103,23 @@ def test_between_quick_attempts_of_an_undo(asker: SagaClient, play: Any) -> None
 
 
 @pytest.mark.parametrize("wait", ["receive approval", "sleep 3600"])
-def test_in_a_wait(asker: SagaClient, play: Any, wait: str) -> None:
+def test_in_a_wait(
+    asker: SagaClient, play: Any, wait: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A wait ends, with its thread, and nothing comes after it."""
-    before = threads()
+    begun: list[str] = []
+    run = _host.run_on_daemon
+
+    def counted(job: Callable[[], None]) -> None:
+        begun.append("a wait")
+        run(lambda: (job(), begun.pop())[0])
+
+    monkeypatch.setattr(_host, "run_on_daemon", counted)
     handle = started(play, f"a; {wait}; b")
     until(lambda: waits(handle.saga_id))
     terminated(asker, handle)
     assert list(STAGE) == ["do a"]
-    until(lambda: not threads() - before)
-
-
-def threads() -> set[threading.Thread]:
-    """The threads on which a body, or a wait, can block."""
-    return {t for t in threading.enumerate() if t.name == "sagas-body"}
+    until(lambda: not begun)
 
 
 def test_in_an_undo(asker: SagaClient, play: Any) -> None:
