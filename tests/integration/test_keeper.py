@@ -62,7 +62,7 @@ def try_until_open(saga_id: str) -> None:
         raise ConnectionError("not open")
 
 
-@saga
+@saga(name="keeper-trying")
 def trying(saga_id: str) -> str:
     act(f"a {saga_id}")
     try_until_open(saga_id)

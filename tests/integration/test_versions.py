@@ -26,7 +26,7 @@ def wait_at_gate() -> None:
     assert GATE.wait(15)
 
 
-@saga
+@saga(name="versions-approved")
 def approved() -> str:
     wait_at_gate()
     return str(receive("approval", timeout=20))
