@@ -62,6 +62,11 @@ def publish(app: str | None = None) -> None:
         _published = current
 
 
+def published() -> set[str]:
+    """The names of all sagas that the application has, or had, in any process."""
+    return {name for names in _dbos.outside(_dbos.arguments_of, WORKFLOW) for name in names[0]}
+
+
 def needs_publishing() -> bool:
     """Whether sagas were defined since."""
     return _published is None or len(_published) != len(_names)

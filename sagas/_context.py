@@ -52,6 +52,8 @@ class SagaRun:
         retries: How often its failed undos were taken up again.
         compensating: Whether its undos are running.
         raised: The errors that steps handed to the body, with the step's ID and name.
+        begun: The steps that may have taken effect without a recorded outcome, as far as is known.
+        inherited: Whether the execution before this one has told what it had begun.
         dead_letter: Whether it was given up, as its process died again and again.
         heard: Whether an outcome was got that no earlier execution can have had.
         struggling: Whether it is marked as needing attention for an undo that fails.
@@ -72,6 +74,8 @@ class SagaRun:
         self.deadline: float | None = None
         self.resolved: Mapping[int, Resolution] = {}
         self.retries = 0
+        self.begun: set[int] = set()
+        self.inherited = False
         self.dead_letter = False
         self.struggling = False
         self.heard = False
@@ -237,6 +241,17 @@ class SagaRun:
         if self.stop is not None:
             raise self.stop
 
+    @property
+    def knows_begun(self) -> bool:
+        """Whether no other step can have been begun than those in `begun`."""
+        return self.live or self.first or self.inherited
+
+    def is_in_doubt(self, step_id: int) -> bool:
+        """Whether a step without a checkpoint may have been begun by an execution before."""
+        if self.live or self.first:
+            return False
+        return not self.inherited or step_id in self.begun
+
     def stopping(self) -> Stop | None:
         """What keeps a further step from beginning; None where it may. Undos always may."""
         if self.compensating:
@@ -275,9 +290,14 @@ class SagaRun:
             self.stop = Interrupted(why)
         self.bell.ring()
 
-    async def pause(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> None:
+    async def pause(self, seconds: float, *, until: Callable[[], bool], settling: bool) -> None:
         """
         Wait before another attempt; less long if something happens that ends it.
+
+        Args:
+            seconds: How long.
+            until: Whether it is to end before.
+            settling: Whether what stops the saga does not end it.
 
         Raises:
             BaseException: As `check`.
@@ -286,18 +306,20 @@ class SagaRun:
         while True:
             self.check()
             left = ends - time.monotonic()
-            if left <= 0 or self.stopping() is not None or until():
+            if left <= 0 or until() or not (settling or self.stopping() is None):
                 return
-            if self.deadline is not None and not self.compensating:
+            if self.deadline is not None and not (settling or self.compensating):
                 left = min(left, max(self.deadline - _dbos.now() / 1000, 0.0) + 0.001)
             await self.bell.wait(left)
 
     async def await_leftovers(self) -> None:
         """Give bodies that went on after their limit a bounded time to end."""
-        leftovers, self.leftovers = self.leftovers, []
-        ends = time.monotonic() + _settings.grace()
-        for leftover in leftovers:
-            await leftover.wait(self.host.mode, max(0.0, ends - time.monotonic()))
+        while self.leftovers:  # until then they stay here, for whoever else must wait for them
+            leftover = self.leftovers[0]
+            left = leftover.since + _settings.grace() - time.monotonic()
+            await leftover.wait(self.host.mode, max(0.0, left))
+            if leftover in self.leftovers:
+                self.leftovers.remove(leftover)
 
     def draw(self, name: str) -> Any:
         """

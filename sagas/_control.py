@@ -19,12 +19,14 @@ class Fault(BaseException):
     Attributes:
         reason: What happened and what to do.
         step_id: The step of which nobody can say what became of it, where that is why.
+        step: Its name.
     """
 
-    def __init__(self, reason: str, step_id: int | None = None) -> None:
+    def __init__(self, reason: str, step_id: int | None = None, step: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.step_id = step_id
+        self.step = step
 
 
 class Interrupted(BaseException):

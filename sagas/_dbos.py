@@ -15,8 +15,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextvars import Context
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextvars import Context, copy_context
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
@@ -174,11 +174,12 @@ async def start_async(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return await DBOS.start_workflow_async(fn, *args, **kwargs)
 
 
-def on_dbos_loop(fn: Callable[[], Awaitable[T]]) -> T:
-    """Run a coroutine function on the event loop on which DBOS runs async workflows."""
+def on_dbos_loop(fn: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run `fn`, in the caller's context, on the event loop on which DBOS runs async workflows."""
+    context = copy_context()  # a `SetWorkflowTimeout` around a start, say
 
     async def on_loop() -> T:
-        return await fn()
+        return await asyncio.get_running_loop().create_task(fn(), context=context)
 
     # In no workflow `run_step` records nothing; it only picks the loop.
     return cast(T, outside(DBOS.run_step, None, on_loop))
@@ -243,6 +244,12 @@ def active_rows(names: Sequence[str], limit: int) -> list[Any]:
             load_output=False,
         )
     )
+
+
+def arguments_of(name: str) -> list[tuple[Any, ...]]:
+    """What the workflows of a name were given."""
+    rows = DBOS.list_workflows(name=name, load_output=False)
+    return [row.input["args"] for row in rows if row.input is not None and row.input["args"]]
 
 
 def app_version() -> str:

@@ -32,7 +32,7 @@ from steps._attempts import describe, format_traceback
 from steps._mode import ShuttingDown
 from steps.abc import current_recorder
 
-from . import _codec, _dbos, _outcome, _running
+from . import _codec, _dbos, _kept, _outcome, _running
 from ._context import SagaRun
 from ._control import Fault, Interrupted, TurnRound
 from ._errors import Failure, NotUndone, StepRef
@@ -76,7 +76,13 @@ async def execute(saga: Engine, host: Host, args: tuple[Any, ...], kwargs: dict[
             await _open(saga, run, before)
         return await _forward(saga, run, args, kwargs)
     except BaseException as error:
+        if not run.ending.is_set():
+            await run.await_leftovers()  # before another execution settles their steps
         lost = not isinstance(error, Exception | ShuttingDown | _dbos.LOST[0] | _dbos.LOST[1])
+        if run.knows_begun and not isinstance(error, Exception):
+            _kept.leave(saga_id, frozenset(run.begun))
+        if run.is_async and isinstance(error, SystemExit):
+            raise Interrupted(f"exit: {error}") from error  # it would end the event loop, too
         raise
     finally:
         run.closed = True
@@ -95,6 +101,9 @@ async def _open(saga: Engine, run: SagaRun, before: Sequence[_running.Run]) -> N
         await _wait_for(run, other)
     row = await run.host.ask(_dbos.light_row, run.saga_id)
     marks = Marks.parse(row.attributes)
+    if marks.terminated is not None:  # whoever marked it came no further
+        await run.host.ask(_dbos.cancel, run.saga_id)
+        raise _dbos.LOST[0](f"Saga {run.saga_id} is terminated")
     if marks.parked is not None:
         await run.host.ask(_dbos.mark, run.saga_id, {PARKED: None})
     run.request = marks.stop
@@ -102,6 +111,9 @@ async def _open(saga: Engine, run: SagaRun, before: Sequence[_running.Run]) -> N
     run.resolved, run.retries = marks.resolved, marks.retry
     run.struggling = marks.struggling is not None
     run.first = _is_first(row, marks)
+    begun = _kept.inherit(run.saga_id, marks.takeovers) if row.recovery_attempts == 1 else None
+    if begun is not None:
+        run.inherited, run.begun = True, set(begun)
     began = max(row.created_at, row.delay_until_epoch_ms or 0) + marks.parked_ms
     _set_deadline(run, marks.timeout or saga.timeout, began)
     if marks.turn is not None and not is_stale(marks.turn.at, await run.rows()):
@@ -148,6 +160,9 @@ async def _forward(
     run.in_body = False
     if run.stop is None and _is_death(run, raised):
         assert raised is not None
+        run.closed = True
+        run.fence("its execution has ended")
+        await run.settle()  # whoever takes it up again does so when nothing of it goes on here
         raise raised
     run.closed = raised is not None
     unseen = await run.settle()
@@ -359,7 +374,7 @@ async def _park(run: SagaRun, fault: Fault, raised: BaseException | None) -> NoR
     """Mark the saga, then have DBOS cancel it: so it keeps its messages and can be resumed."""
     log.error("Saga %s (%s) is parked: %s", run.saga_id, run.name, fault.reason)
     try:
-        parked = Parked(fault.reason, _dbos.now(), fault.step_id)
+        parked = Parked(fault.reason, _dbos.now(), fault.step_id, fault.step)
         await run.host.ask(_dbos.mark, run.saga_id, parked.attributes())
         await run.host.ask(_dbos.cancel, run.saga_id)
     except Exception as error:

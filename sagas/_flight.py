@@ -18,7 +18,9 @@ class InFlight:
     """What the last of them failed with."""
     unknown: bool = False
     """Whether one of them may have taken effect all the same."""
+    unsure: bool = False
+    """Whether one of them said so itself."""
     settling: bool = False
-    """Whether it is a probe."""
-    reported: bool = False
-    """Whether its saga is marked as needing attention for it."""
+    """Whether it is to learn what there is to undo, whatever stops the saga."""
+    reported: int = 0
+    """How many attempts had failed when its saga was last marked as needing attention for it."""

@@ -14,7 +14,7 @@ from steps.abc import current_recorder
 
 from . import _dbos, _gate, _running, _verbs
 from ._control import Interrupted
-from ._errors import SagaNotFoundError, SagaOutcomeError, SagaUsageError
+from ._errors import SagaNotFoundError, SagaOutcomeError, SagaParkedError, SagaUsageError
 from ._history import SagaState, StepRecord, failure_of, saga_state, step_records
 from ._marks import Marks
 from ._outcome import ended_with
@@ -82,6 +82,8 @@ class SagaHandle(Generic[R_co]):
         if self._future is not None:
             try:
                 return cast(R_co, self._future.result(patience))
+            except SagaParkedError:
+                pass  # it may have been taken up again since: the row knows
             except SagaOutcomeError:
                 raise
             except ShuttingDown:
@@ -116,12 +118,14 @@ class SagaHandle(Generic[R_co]):
                 return await self._task.get_result()
             if self._future is not None:
                 return await asyncio.shield(asyncio.wrap_future(self._future))
+        except SagaParkedError:
+            pass  # as in `result`
         except SagaOutcomeError:
             raise
         except ShuttingDown:
             raise _stopped(self.saga_id) from None
         except (Exception, Interrupted):
-            pass  # as in `result`
+            pass  # likewise
         look = FIRST_LOOK
         while True:
             ended, result = await asyncio.to_thread(_look, self.saga_id)

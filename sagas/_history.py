@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +23,8 @@ DBOS_QUEUES = "_dbos_"
 
 _NO_MARKS = Marks()
 
-"""The key that tells what this library records from what a user's code returned."""
+_WAITING = "DBOS.recv, going on"
+"""What stands for the name of a wait that is going on, which DBOS has not recorded yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class StepRecord:
     """How often its undo was tried, in the execution that got its outcome."""
     note: str | None = None
     """What was said of it by the person who declared it undone."""
+    resolved_by: str | None = None
+    """Who that was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +127,8 @@ def step_records(
         marks: What is written about the saga into its attributes.
     """
     records: dict[int, StepRecord] = {}
-    ordered = sorted(rows, key=lambda row: int(row["function_id"]))
-    waits = {row["function_id"] for row in ordered if row["function_name"] == "DBOS.recv"}
-    for row in ordered:
+    for row in _whole_waits(sorted(rows, key=lambda row: int(row["function_id"]))):
         step_id, name = row["function_id"], row["function_name"]
-        if name == "DBOS.sleep" and step_id - 1 in waits:
-            continue  # the time limit of the wait before it
         target = undone_step(name)
         if target is None:
             records[step_id] = _step_record(row)
@@ -142,18 +141,50 @@ def step_records(
     return tuple(records[i] for i in sorted(records))
 
 
+def _whole_waits(rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """
+    `rows` by ID, with one for each wait.
+
+    DBOS records two: `DBOS.recv`, and before it, under the next ID, a `DBOS.sleep` for its limit.
+    The ID before these is the wait's own, and has no row. A wait that met the sentinel of an
+    earlier one went on with two more.
+    """
+    ids = {row["function_id"] for row in rows} | {0}
+    waits = {row["function_id"] for row in rows if row["function_name"] == "DBOS.recv"}
+    first: int | None = None
+    for row in rows:
+        step_id, name = row["function_id"], row["function_name"]
+        if name == "DBOS.recv":
+            first = step_id if first is None else first
+            output = row["output"]
+            if kind(output) == SENTINEL and output.get("wait") != first:
+                continue
+            first = None
+        elif name == "DBOS.sleep" and step_id - 1 in waits:
+            continue
+        elif name == "DBOS.sleep" and row is rows[-1] and not {step_id - 1, step_id - 2} & ids:
+            row = {**row, "function_id": step_id - 1, "function_name": _WAITING}
+        yield row
+
+
 def _marked(records: Mapping[int, StepRecord], marks: Marks) -> dict[int, StepRecord]:
     """The records that marks change, or add."""
     found = {}
     unknown = marks.parked.step_id if marks.parked is not None else None
-    if unknown is not None:
-        record = records.get(unknown) or StepRecord(unknown, "?", StepStatus.UNKNOWN, attempts=0)
+    if unknown is not None and marks.parked is not None:
+        name = marks.parked.step or "?"
+        record = records.get(unknown) or StepRecord(unknown, name, StepStatus.UNKNOWN, attempts=0)
         if record.status in (StepStatus.FAILED, StepStatus.TIMED_OUT, StepStatus.UNKNOWN):
             found[unknown] = replace(record, status=StepStatus.UNKNOWN)
     for step_id, resolution in marks.resolved.items():
         record = records.get(step_id) or StepRecord(step_id, "?", StepStatus.RESOLVED, attempts=0)
         if record.status is not StepStatus.COMPENSATED:
-            found[step_id] = replace(record, status=StepStatus.RESOLVED, note=resolution.note)
+            found[step_id] = replace(
+                record,
+                status=StepStatus.RESOLVED,
+                note=resolution.note,
+                resolved_by=resolution.by,
+            )
     return found
 
 
@@ -165,6 +196,9 @@ def _step_record(row: Mapping[str, Any]) -> StepRecord:
         row["output"],
     )
     status = StepStatus.COMPLETED if error is None else _how_it_failed(error)
+    if name == _WAITING:
+        since = at(row["started_at_epoch_ms"])
+        return StepRecord(step_id, "receive", StepStatus.PENDING, executed_at=since)
     result = output.result if isinstance(output, Retried) else output
     if name == "DBOS.recv":
         name = "receive"

@@ -1,10 +1,11 @@
 """
-Outcomes that DBOS refused to record, kept for the execution that comes next.
+What an execution that lost its saga knew, kept for the one that comes next.
 
 When DBOS cancels a workflow in the middle of a step, the step's body goes on to its end, and then
 DBOS refuses its checkpoint. In this process its outcome is known all the same. The execution that
 takes the saga up again records it, so that the step is neither run a second time nor in doubt.
-After a death of the process they are gone, and the step is settled.
+Nor is a step in doubt that the execution before had not begun. After a death of the process all
+that is gone, and the step is settled.
 """
 
 from __future__ import annotations
@@ -32,6 +33,17 @@ class Kept:
         return self.value
 
 
+@dataclass(slots=True)
+class Left:
+    """What an execution left behind that ended here without its saga."""
+
+    begun: frozenset[int]
+    """The steps that may have taken effect, and whose outcome is neither recorded nor kept."""
+    takeovers: int | None = None
+    """That of the execution which may go by it; None: none may, as others can have come first."""
+
+
+_left: OrderedDict[str, Left] = OrderedDict()
 _kept: OrderedDict[tuple[str, int, str], Kept] = OrderedDict()
 _lock = threading.Lock()
 
@@ -52,7 +64,30 @@ def take(saga_id: str, step_id: int, name: str) -> Kept | None:
         return _kept.pop((saga_id, step_id, name), None)
 
 
+def leave(saga_id: str, begun: frozenset[int]) -> None:
+    """An execution has ended that knew what it and all before it had begun."""
+    with _lock:
+        _left[saga_id] = Left(begun)
+        while len(_left) > MOST:
+            _left.popitem(last=False)
+
+
+def hand_over(saga_id: str, takeovers: int) -> None:
+    """The saga is resumed for so many times now, and nobody has run it since it was left here."""
+    with _lock:
+        if (left := _left.get(saga_id)) is not None:
+            left.takeovers = takeovers
+
+
+def inherit(saga_id: str, takeovers: int) -> frozenset[int] | None:
+    """The steps that may have been begun; None: nobody knows. Told once."""
+    with _lock:
+        left = _left.pop(saga_id, None)
+    return None if left is None or left.takeovers != takeovers else left.begun
+
+
 def forget_all() -> None:
     """The process leaves its database."""
     with _lock:
         _kept.clear()
+        _left.clear()

@@ -109,11 +109,18 @@ class Parked:
     """When, in milliseconds since the epoch."""
     step_id: int | None = None
     """The step whose outcome is unknown, where that is why."""
+    step: str | None = None
+    """Its name."""
 
     def attributes(self) -> dict[str, Any]:
         """The mark, as it is stored."""
         return {
-            PARKED: {"reason": json_text(self.reason), "time": self.time, "step_id": self.step_id}
+            PARKED: {
+                "reason": json_text(self.reason),
+                "time": self.time,
+                "step_id": self.step_id,
+                "step": self.step,
+            }
         }
 
     @classmethod
@@ -123,7 +130,12 @@ class Parked:
             return cls(mark)
         if not isinstance(mark, Mapping) or "reason" not in mark:
             return None
-        return cls(str(mark["reason"]), _int(mark.get("time")), _int(mark.get("step_id")))
+        return cls(
+            str(mark["reason"]),
+            _int(mark.get("time")),
+            _int(mark.get("step_id")),
+            _text(mark.get("step")),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +280,7 @@ def stop_attributes(stop: Stop) -> dict[str, Any]:
 
 def terminated_attributes(reason: str, by: str | None, time: int) -> dict[str, Any]:
     """The mark of a saga that is to stop where it is, as it is stored."""
-    return {TERMINATED: Stop(Why.CANCEL, json_text(reason), by, time).as_json()}
+    return {TERMINATED: Stop(Why.CANCEL, json_text(reason), by, time).as_json(), REQUEST: True}
 
 
 def resolved_attributes(step_id: int, note: str, by: str | None, time: int) -> dict[str, Any]:

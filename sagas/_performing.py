@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 from steps._attempts import describe, run_attempts, type_name
 from steps._errors import StepFailedError
-from steps._timeout import GRACE, limited
+from steps._timeout import limited
 from steps._unknown import NOT_DONE
 from steps.abc import Compensation, Retried, StepCall, current_key
 
-from . import _dbos, _kept
+from . import _dbos, _kept, _settings
 from ._control import Fault, TurnRound
 from ._flight import InFlight
 from ._marks import STRUGGLING
 from ._messages import KIND, RESOLVED
 from ._outcome import stop_of, stopped_step
-from ._settling import Move, Verdict, after_failure, first_move, says_nothing
+from ._settling import Move, Verdict, after_failure, first_move, is_unsure, says_nothing
 from ._sorting import fault, sort_out
 from ._verdict import Progress, check_storable
 
@@ -64,7 +64,7 @@ async def perform(
     """
     step_id: int = reservation.step_id
     progress = Progress()
-    in_doubt = not (run.live or run.first)
+    in_doubt = run.is_in_doubt(step_id)
 
     async def body() -> Any:
         progress.invoked = True
@@ -75,7 +75,7 @@ async def perform(
             step_id,
             call.name,
             progress,
-            functools.partial(_conduct, run, step_id, call, progress, in_doubt=in_doubt),
+            functools.partial(_conduct, run, step_id, call, in_doubt=in_doubt),
         )
         if fingerprint is None:
             return result
@@ -86,8 +86,11 @@ async def perform(
     try:
         outcome = await run.host.run(reservation, call.name, body)
     except BaseException as error:
-        _keep_refused(run, step_id, call.name, error, progress)
+        if _keep_refused(run, step_id, call.name, error, progress):
+            run.begun.discard(step_id)
         await sort_out(run, error, step_id, call.name, progress)
+        if isinstance(error, Exception):
+            run.begun.discard(step_id)
         run.heard = run.heard or progress.invoked
         if call.attempted and call.undo is not None and isinstance(error, Exception):
             found = stop_of(error)
@@ -95,6 +98,8 @@ async def perform(
                 run.stack.push(step_id, call.undo(None))
         raise
     run.heard = run.heard or progress.invoked
+    run.first = run.first and progress.invoked  # an earlier execution has recorded this
+    run.begun.discard(step_id)
     result = outcome
     if isinstance(outcome, Retried):
         result = outcome.result
@@ -128,18 +133,30 @@ async def _once(
 
 def _keep_refused(
     run: SagaRun, key: int, name: str, error: BaseException, progress: Progress
-) -> None:
+) -> bool:
+    """Keep what DBOS refused to record; whether there was anything to keep."""
     if not isinstance(error, _dbos.LOST):
-        return
+        return False
     if progress.returned:
         _kept.keep(run.saga_id, key, name, _kept.Kept(value=progress.result))
-    elif isinstance(progress.error, Exception) and stop_of(progress.error) is None:
+        return True
+    if isinstance(progress.error, Exception) and stop_of(progress.error) is None:
         _kept.keep(run.saga_id, key, name, _kept.Kept(error=progress.error))
+        return True
+    return False
 
 
-async def _conduct(
-    run: SagaRun, step_id: int, call: StepCall, progress: Progress, *, in_doubt: bool
-) -> Any:
+class _ByHand(BaseException):
+    """A person has undone the step that is being tried, asked for or undone."""
+
+
+def _go_on(run: SagaRun, step_id: int) -> None:
+    run.check()
+    if run.is_resolved(step_id):
+        raise _ByHand
+
+
+async def _conduct(run: SagaRun, step_id: int, call: StepCall, *, in_doubt: bool) -> Any:
     """
     The outcome of a step that has no checkpoint.
 
@@ -148,8 +165,14 @@ async def _conduct(
         SagaFailedError: The saga is stopped, and the step is not begun, or not tried again.
         Fault: Nobody can say what became of it.
     """
-    if step_id in run.resolved:
-        raise StepFailedError("resolved", run.resolved[step_id].note)
+    try:
+        _go_on(run, step_id)
+        return await _begin(run, step_id, call, in_doubt=in_doubt)
+    except _ByHand:
+        raise StepFailedError("resolved", run.resolved[step_id].note) from None
+
+
+async def _begin(run: SagaRun, step_id: int, call: StepCall, *, in_doubt: bool) -> Any:
     stop = run.stopping()
     move = Move.RUN
     if in_doubt or stop is not None:
@@ -167,7 +190,8 @@ async def _conduct(
             f"ended before it did; it is not run once more, so whether it took effect is not "
             f"known. Find out; then `resolve` it if its effect is not there or is undone by hand, "
             f"or `retry` the saga to run it again under the same key",
-            step_id=step_id,
+            step_id,
+            call.name,
         )
     if move in (Move.ASK_THEN_RUN, Move.ASK_THEN_REFUSE):
         answer = await _ask(run, step_id, call)
@@ -176,15 +200,26 @@ async def _conduct(
     if stop is not None and move in (Move.REFUSE, Move.REFUSE_BEGUN, Move.ASK_THEN_REFUSE):
         began = move is Move.REFUSE_BEGUN
         raise stopped_step(run.saga_id, run.name, stop, began=began)
-    return await _try(run, step_id, call, settling=move is Move.SETTLE)
+    return await _try(run, step_id, call, in_doubt=in_doubt, settling=move is Move.SETTLE)
 
 
-async def _try(run: SagaRun, step_id: int, call: StepCall, *, settling: bool) -> Any:
-    flight = InFlight(call.name, datetime.now(UTC))
+async def _try(
+    run: SagaRun, step_id: int, call: StepCall, *, in_doubt: bool, settling: bool
+) -> Any:
+    flight = InFlight(call.name, datetime.now(UTC), settling=settling)
 
     async def attempt() -> Any:
         if run.leftovers:
             await run.await_leftovers()
+        run.begun.add(step_id)
+        try:
+            return await once()
+        except Exception as error:
+            if not (settling or call.attempted or flight.unknown or says_nothing(error)):
+                run.begun.discard(step_id)
+            raise
+
+    async def once() -> Any:
         if call.timeout is None:
             return await run.host.mode.call(call.body, call.is_async)
         return await limited(
@@ -198,10 +233,10 @@ async def _try(run: SagaRun, step_id: int, call: StepCall, *, settling: bool) ->
         )
 
     def before() -> None:
-        run.check()
+        _go_on(run, step_id)
         stop = None if settling else run.stopping()
         if stop is not None:
-            raise stopped_step(run.saga_id, run.name, stop, began=flight.failed > 0)
+            raise stopped_step(run.saga_id, run.name, stop, began=in_doubt or flight.failed > 0)
 
     try:
         return await _attempts(run, step_id, call, attempt, flight, before)
@@ -209,12 +244,14 @@ async def _try(run: SagaRun, step_id: int, call: StepCall, *, settling: bool) ->
         verdict = after_failure(
             flight.error,
             any_unknown=flight.unknown,
-            settling=settling,
+            any_unsure=flight.unsure,
+            settling=settling and run.stopping() is not None,
             has_probe=call.probe is not None,
             attempted=call.attempted and call.undo is not None,
         )
         if verdict is Verdict.PARK:
-            raise Fault(_unknown(step_id, call.name, flight.error or error), step_id) from error
+            reason = _unknown(step_id, call.name, flight.error or error)
+            raise Fault(reason, step_id, call.name) from error
         if verdict is Verdict.ASK:
             answer = await _ask(run, step_id, call)
             if answer is not NOT_DONE:
@@ -250,17 +287,19 @@ async def _ask(run: SagaRun, step_id: int, call: StepCall) -> Any:
             call.probe_is_async,
             name=name,
             timeout=call.undo_timeout,
-            grace=min(call.undo_timeout, GRACE),
+            grace=min(call.undo_timeout, _settings.grace()),
         )
 
     asked = replace(call, name=name, retry=call.undo_retry)
     try:
-        answer = await _attempts(run, step_id, asked, attempt, flight, run.check)
+        before = functools.partial(_go_on, run, step_id)
+        answer = await _attempts(run, step_id, asked, attempt, flight, before)
     except Exception as error:
         raise Fault(
             f"step {step_id} {call.name!r} may have taken effect, and its probe failed for good: "
             f"{describe(error)}. Mend the probe and `retry` the saga, or `resolve` the step",
             step_id,
+            call.name,
         ) from error
     return answer.result if isinstance(answer, Retried) else answer
 
@@ -279,6 +318,7 @@ async def _attempts(
     def failed(count: int, error: Exception) -> None:
         flight.failed, flight.error = count, error
         flight.unknown = flight.unknown or says_nothing(error)
+        flight.unsure = flight.unsure or is_unsure(error)
         if run.compensating or flight.settling:
             log.warning("Saga %s: %s failed, attempt %d: %r", run.saga_id, call.name, count, error)
 
@@ -291,20 +331,22 @@ async def _attempts(
             codec=run.codec,
             before=before,
             failed=failed,
-            pause=functools.partial(run.pause, until=lambda: run.is_resolved(step_id)),
+            pause=functools.partial(
+                run.pause, until=lambda: run.is_resolved(step_id), settling=flight.settling
+            ),
         )
     finally:
         run.in_flight.pop(step_id, None)
         current_key.reset(token)
-    if run.struggling:
-        run.struggling = False
-        await run.host.ask(_dbos.mark, run.saga_id, {STRUGGLING: None})
+    await _struggle_no_more(run)
     check_storable(run.codec, step_id, call.name, result)
     return result
 
 
-class _ByHand(BaseException):
-    """A person has undone the step whose undo is being tried."""
+async def _struggle_no_more(run: SagaRun) -> None:
+    if run.struggling:
+        run.struggling = False
+        await run.host.ask(_dbos.mark, run.saga_id, {STRUGGLING: None})
 
 
 async def undo(run: SagaRun, reservation: Any, name: str, step_id: int, what: Compensation) -> None:
@@ -325,12 +367,10 @@ async def undo(run: SagaRun, reservation: Any, name: str, step_id: int, what: Co
                 run, step_id, call, functools.partial(_undo_once, run, name, what), flight, before
             )
         except _ByHand:
+            await _struggle_no_more(run)
             return by_hand(run, step_id)
 
-    def before() -> None:
-        run.check()
-        if run.is_resolved(step_id):
-            raise _ByHand
+    before = functools.partial(_go_on, run, step_id)
 
     async def body() -> Any:
         progress.invoked = True
@@ -358,7 +398,7 @@ async def _undo_once(run: SagaRun, name: str, what: Compensation) -> None:
             is_async,
             name=name,
             timeout=what.timeout,
-            grace=min(what.timeout, GRACE),
+            grace=min(what.timeout, _settings.grace()),
         )
 
     result = await limit(what.undo, what.is_async)

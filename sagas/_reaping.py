@@ -9,8 +9,8 @@ from ._marks import Marks
 from ._registry import Rules
 from ._stop import Stop, Why
 
-MOST_TIMEOUTS = 1000
-"""How often a saga is resumed whose DBOS timeout cancels it again each time."""
+MOST_CANCELS = 1000
+"""How often a saga is resumed that is cancelled again each time, by its DBOS timeout, say."""
 
 
 class Action(Enum):
@@ -73,15 +73,14 @@ def decide(row: Stopped, rules: Rules | None, now: int) -> Decision:
     if rules is None:
         return Decision(
             Action.PARK,
-            reason=f"no saga {row.name!r} is registered in this process: it was renamed or "
-            f"removed, or its module is not imported. Bring it back and `retry`",
+            reason=not_registered(row.name),
         )
     stop = _why(row, now)
     if rules.on_terminate == "leave" and stop.why is not Why.DEAD_LETTER and marks.stop is None:
         return Decision(Action.TERMINATE, stop)
     most = rules.max_recovery_attempts
-    if stop.why is Why.DBOS_TIMEOUT and most is not None:
-        most = max(most, MOST_TIMEOUTS)
+    if stop.why is not Why.DEAD_LETTER and most is not None:
+        most = max(most, MOST_CANCELS)  # a cancel brings no process down
     if most is not None and marks.takeovers >= most:
         return Decision(
             Action.PARK,
@@ -89,6 +88,14 @@ def decide(row: Stopped, rules: Rules | None, now: int) -> Decision:
             f"before its end. Find out what stops it, and `retry`",
         )
     return Decision(Action.RESUME, stop)
+
+
+def not_registered(name: str) -> str:
+    """Why a saga is parked that this process does not know."""
+    return (
+        f"no saga {name!r} is registered in this process: it was renamed or removed, or its "
+        f"module is not imported. Bring it back and `retry`"
+    )
 
 
 def _why(row: Stopped, now: int) -> Stop:

@@ -121,7 +121,7 @@ def cancel(seen: Seen, stop: Stop) -> Act | Refusal:
             )
         case SagaStatus.COMPENSATING:
             return Refusal(f"{saga} is being undone already.")
-        case SagaStatus.PARKED if seen.dbos_status != "ERROR" and seen.marks.turn is None:
+        case SagaStatus.PARKED if _is_to_go_forward(seen):
             return Act(Way.RESUME, marks, f"{saga} was parked; it is resumed and undone.")
         case SagaStatus.PARKED:
             return Refusal(
@@ -153,6 +153,10 @@ def retry(seen: Seen, now: int) -> Act | Refusal:
     # Never nothing: it tells, too, that the saga has begun.
     parked_ms = max(1, seen.marks.parked_ms + max(0, now - since))
     marks: dict[str, Any] = {PARKED_MS: parked_ms, STRUGGLING: None}
+    stop = seen.marks.stop
+    if stop is not None and stop.why is Why.DEAD_LETTER:
+        # It stays stopped; but a person says that the step may be run once more.
+        marks |= stop_attributes(replace(stop, why=Why.DBOS_CANCEL))
     message = f"Saga {seen.saga_id!r} was parked and goes on."
     if seen.dbos_status == "ERROR":
         return Act(Way.REWIND, {**marks, RETRY: seen.marks.retry + 1}, message)
@@ -178,9 +182,15 @@ def resolve(
     step = f"step {step_id} {known[step_id]!r}"
     record = next((s for s in steps if s.step_id == step_id), None)
     if record is not None and record.status in (StepStatus.COMPENSATED, StepStatus.RESOLVED):
-        return Refusal(f"{saga}: {step} is {record.status} already.")
+        rest = " `retry` the saga." if seen.status is SagaStatus.PARKED else ""
+        return Refusal(f"{saga}: {step} is {record.status} already.{rest}")
     if (being := _being_terminated(seen)) is not None:
         return being
+    if record is not None and record.status is StepStatus.COMPLETED and _is_to_go_forward(seen):
+        return Refusal(
+            f"{saga}: {step} has completed, and the saga is parked on its way forward. `retry` it "
+            f"to go on from there, or `cancel` it to have the step undone."
+        )
     marks = resolved_attributes(step_id, note, by, now)
     if seen.status is SagaStatus.COMPENSATING:
         return Act(Way.MARK, marks, f"{saga}: {step} counts as undone; the unwinding goes on.")
@@ -198,6 +208,12 @@ def _being_terminated(seen: Seen) -> Refusal | None:
     if seen.marks.terminated is None or seen.status.is_final:
         return None
     return Refusal(f"Saga {seen.saga_id!r} is being terminated.")
+
+
+def _is_to_go_forward(seen: Seen) -> bool:
+    """Whether a parked saga has not turned round."""
+    parked = seen.status is SagaStatus.PARKED
+    return parked and seen.dbos_status != "ERROR" and seen.marks.turn is None
 
 
 def _reason(seen: Seen) -> str:
@@ -218,7 +234,7 @@ def report(act: Act, before: Seen, after: Seen) -> RequestResult:
         if done or not after.status.is_final:
             return RequestResult(True, after.status, act.message)
         return RequestResult(False, after.status, f"Too late to terminate. {after.ended}")
-    if after.status is SagaStatus.PARKED and before.status is not SagaStatus.PARKED:
+    if after.status is SagaStatus.PARKED:
         message = f"{act.message} It has parked meanwhile: {_reason(after)}; `retry` it."
         return RequestResult(True, after.status, message)
     if act.way in (Way.MARK, Way.FORESTALL) and after.status.is_final:

@@ -10,6 +10,10 @@ from steps._timeout import GRACE
 from ._errors import SagaUsageError
 
 
+def _checked(value: Seconds, what: str, *, zero: bool = False) -> float:
+    return seconds(value, what, zero=zero, error=SagaUsageError)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Supervision:
     """
@@ -35,11 +39,10 @@ class Supervision:
     failover: Seconds | None = 10.0
 
     def __post_init__(self) -> None:
-        for name, zero in (("interval", False), ("grace", True), ("failover", False)):
-            value = getattr(self, name)
-            if value is not None or name != "failover":
-                number = seconds(value, name, zero=zero, error=SagaUsageError)
-                object.__setattr__(self, name, number)
+        object.__setattr__(self, "interval", _checked(self.interval, "interval"))
+        object.__setattr__(self, "grace", _checked(self.grace, "grace", zero=True))
+        if self.failover is not None:
+            object.__setattr__(self, "failover", _checked(self.failover, "failover"))
         after = self.attention_after
         if isinstance(after, bool) or not isinstance(after, int) or after < 1:
             raise SagaUsageError(

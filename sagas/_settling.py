@@ -26,7 +26,7 @@ class Move(Enum):
     ASK_THEN_RUN = auto()
     """Ask its probe; run its body if that says it is not done."""
     SETTLE = auto()
-    """Run its body whatever has stopped the saga, to learn what there is to undo."""
+    """Run its body whatever stops the saga, before or meanwhile: so it is known what to undo."""
     REFUSE = auto()
     """Do not begin it."""
     REFUSE_BEGUN = auto()
@@ -61,13 +61,11 @@ def first_move(
         return Move.REFUSE if stopping else Move.RUN
     if has_probe:
         return Move.ASK_THEN_REFUSE if stopping else Move.ASK_THEN_RUN
+    if undoable and not attempted:
+        return Move.PARK if stopping and dead_letter else Move.SETTLE
     if not stopping:
         return Move.RUN
-    if not undoable:
-        return Move.REFUSE
-    if attempted:
-        return Move.REFUSE_BEGUN
-    return Move.PARK if dead_letter else Move.SETTLE
+    return Move.REFUSE_BEGUN if undoable else Move.REFUSE
 
 
 class Verdict(Enum):
@@ -86,6 +84,11 @@ def says_nothing(error: BaseException | None) -> bool:
     return isinstance(error, StepTimeoutError | OutcomeUnknownError)
 
 
+def is_unsure(error: BaseException | None) -> bool:
+    """Whether an attempt that ended so said itself that it may have taken effect."""
+    return isinstance(error, OutcomeUnknownError)
+
+
 def is_definite(error: BaseException | None) -> bool:
     """Whether an attempt that ended so has surely not taken effect, nor has any before it."""
     return isinstance(error, NonRetryableError | StepFailedError)
@@ -95,6 +98,7 @@ def after_failure(
     last: BaseException | None,
     *,
     any_unknown: bool,
+    any_unsure: bool,
     settling: bool,
     has_probe: bool,
     attempted: bool,
@@ -105,6 +109,7 @@ def after_failure(
     Args:
         last: What the last attempt raised; None where there was none.
         any_unknown: Whether one of the attempts ended in a way that says nothing of its effect.
+        any_unsure: Whether one of them said so itself.
         settling: Whether it ran only to learn what an earlier execution had done.
         has_probe: Whether it can be asked.
         attempted: Whether its undo finds out itself what there is to undo.
@@ -115,6 +120,4 @@ def after_failure(
         return Verdict.ASK
     if attempted:
         return Verdict.FAILED
-    if settling or isinstance(last, OutcomeUnknownError):
-        return Verdict.PARK
-    return Verdict.FAILED
+    return Verdict.PARK if settling or any_unsure else Verdict.FAILED

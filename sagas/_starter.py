@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from steps._policy import Seconds, seconds
-from steps.abc import current_recorder
+from steps.abc import current_key, current_recorder
 
 from . import _arguments, _catalog, _codec, _dbos, _launch, _pool
 from ._errors import SagaConflictError, SagaUsageError
@@ -157,7 +157,9 @@ def refuse_in_saga(what: str) -> None:
     Raises:
         SagaUsageError: It is one of these that is running here.
     """
-    if _dbos.in_step():
+    # A body with a time limit runs where DBOS knows of no step.
+    in_ours = current_recorder.get() is not None and current_key.get() is not None
+    if in_ours or _dbos.in_step():
         raise SagaUsageError(
             f"{what} was called in a step. A step is one action with one undo: call the saga from "
             f"application code."

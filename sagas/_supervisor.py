@@ -9,7 +9,8 @@ In each round it
 3. resumes sagas whose execution here ended without an outcome: an awaiting task was cancelled, the
    database was away;
 4. reports undos that fail again and again;
-5. on PostgreSQL, keeps this process's lock, and takes over the sagas of processes that are gone.
+5. parks sagas that were handed to this process, which has not their code;
+6. on PostgreSQL, keeps this process's lock, and takes over the sagas of processes that are gone.
 
 What it does is written down before it is done, so another supervisor can finish it. It never acts
 on the sagas of a process that is alive.
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from . import _dbos, _registry, _running, _settings
+from . import _dbos, _kept, _registry, _running, _settings
 from ._failover import Failover
 from ._marks import (
     NEVER_RAN,
@@ -38,6 +39,8 @@ from ._marks import (
     stop_attributes,
 )
 from ._reaping import Action, Decision, Stopped, decide
+from ._stack import undone_name
+from ._strangers import Strangers
 
 log = logging.getLogger("sagas")
 
@@ -49,6 +52,9 @@ BUSY = 20
 
 LOOKS = 4
 """How often to look for an executor within the time after which it counts as gone."""
+
+STRANGERS = 5.0
+"""Seconds between two looks for sagas whose code is not here."""
 
 LONGEST_OUTAGE = 5.0
 """Seconds between two tries while the database is away, at most."""
@@ -66,6 +72,7 @@ class Supervisor:
         by_attributes: Whether the database can search by attributes (PostgreSQL).
         holds: Whether this process holds its executor's name.
         failover: Takes over from other processes that are gone; None: that is off.
+        strangers: Parks what this process has not the code for.
     """
 
     def __init__(
@@ -75,19 +82,21 @@ class Supervisor:
         by_attributes: bool,
         holds: Callable[[], bool] = lambda: True,
         failover: Failover | None = None,
+        strangers: Strangers | None = None,
     ) -> None:
         self._executor = executor_id
         self._by_attributes = by_attributes
         self._holds = holds
         self._failover = failover
         self._failover_at = time.monotonic()
+        self._strangers = strangers
+        self._strangers_at = time.monotonic() + STRANGERS
         self._unsure = False
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._noticed: set[str] = set()
         self._lost: set[str] = set()
         self._stopped: dict[str, str | None] = {}
-        self._reported: dict[str, int] = {}
         self._looked: datetime | None = None
         self._thread = threading.Thread(target=self._run, name="sagas-supervisor", daemon=True)
 
@@ -154,6 +163,9 @@ class Supervisor:
         for saga_id in list(self._lost):
             self._revive(saga_id)
         self._report()
+        if self._strangers is not None and time.monotonic() >= self._strangers_at:
+            self._strangers.look()
+            self._strangers_at = time.monotonic() + STRANGERS
         if self._failover is not None and time.monotonic() >= self._failover_at:
             self._failover.look()
             patience = _settings.failover() or LONGEST_OUTAGE
@@ -185,8 +197,11 @@ class Supervisor:
                 run.resolve(marks.resolved)
             if marks.stop is not None:
                 run.ask(marks.stop)
-            if row.status in _dbos.STOPPED:
-                self._stopped[row.workflow_id] = _owner(row)
+            if marks.terminated is not None and row.status == "PENDING":
+                _dbos.outside(_dbos.cancel, row.workflow_id)  # whoever marked it came no further
+            elif row.status not in _dbos.STOPPED:
+                continue
+            self._stopped[row.workflow_id] = _owner(row)
 
     def _rows_of(self, saga_ids: Iterable[str]) -> list[Any]:
         wanted = list(saga_ids)
@@ -241,9 +256,10 @@ class Supervisor:
         if row.executor_id != executor and decision.action not in _ANYBODYS:
             self._stopped[saga_id] = row.executor_id
             return
-        self._carry_out(saga_id, decision, marks)
+        self._carry_out(row, decision, marks)
 
-    def _carry_out(self, saga_id: str, decision: Decision, marks: Marks) -> None:
+    def _carry_out(self, row: Any, decision: Decision, marks: Marks) -> None:
+        saga_id = row.workflow_id
         if decision.action is Action.FENCE:
             run = _running.of(saga_id)
             if run is not None:
@@ -263,6 +279,8 @@ class Supervisor:
                 log.warning("Saga %s %s; it is undone.", saga_id, decision.stop.reason)
                 takeovers = {TAKEOVERS: marks.takeovers + 1}
                 self._mark(saga_id, {**stop_attributes(decision.stop), **takeovers})
+                if row.executor_id == self._executor:
+                    _kept.hand_over(saga_id, marks.takeovers + 1)
                 _dbos.outside(_dbos.resume, saga_id)
             case _:
                 pass
@@ -303,15 +321,14 @@ class Supervisor:
                 failed, error = flight.failed, flight.error
                 if not (run.compensating or flight.settling) or failed < least or error is None:
                     continue
-                if failed < 2 * self._reported.get(run.saga_id, 0):
+                if failed < 2 * flight.reported:
                     continue
                 text = f"{type(error).__name__}: {error}"
-                struggling = Struggling(step_id, flight.name, failed, json_text(text))
+                name = undone_name(flight.name) or flight.name
+                struggling = Struggling(step_id, name, failed, json_text(text))
                 self._mark(run.saga_id, struggling.attributes())
                 run.struggling = True
-                self._reported[run.saga_id] = failed
-        for saga_id in [i for i in self._reported if _running.of(i) is None]:
-            del self._reported[saga_id]
+                flight.reported = failed
 
 
 def _owner(row: Any) -> str | None:

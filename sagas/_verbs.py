@@ -171,11 +171,9 @@ def _carry_out(gate: Gate, seen: Seen, decision: Act | Refusal, entry: AuditEntr
         case Way.MARK:
             _mark(gate, saga_id, marks)
         case Way.HALT:
-            _mark(gate, saga_id, marks)
-            gate.dbos_cancel(saga_id)
+            _stop(gate, saga_id, marks)
         case Way.FORESTALL:
-            _mark(gate, saga_id, marks)
-            gate.dbos_cancel(saga_id)
+            _stop(gate, saga_id, marks)
             _declare_forestalled(gate, saga_id)
         case Way.RESUME:
             if not _resume(gate, seen, marks):
@@ -189,6 +187,12 @@ def _carry_out(gate: Gate, seen: Seen, decision: Act | Refusal, entry: AuditEntr
 def _mark(gate: Gate, saga_id: str, marks: Mapping[str, Any]) -> None:
     gate.mark(saga_id, marks)
     _running.notice(saga_id)
+
+
+def _stop(gate: Gate, saga_id: str, marks: Mapping[str, Any]) -> None:
+    gate.mark(saga_id, marks)
+    gate.dbos_cancel(saga_id)
+    _running.notice(saga_id)  # what runs of it here is to make no further attempt
 
 
 def _declare_forestalled(gate: Gate, saga_id: str) -> None:

@@ -59,7 +59,7 @@ async def wait(run: SagaRun, topic: str | None, seconds: float | None) -> Any:
     """
     what = "its time to pass" if topic is None else f"a message on {topic!r}"
     run.admit(f"The wait for {what}")
-    if run.group is not None and run.group.is_busy:
+    if run.group is not None and (run.group.is_busy or run.unbegun):
         raise SagaUsageError(
             f"Saga {run.saga_id!r} was told to wait for {what} while steps of it are in flight, or "
             f"in a branch. Their outcomes are handed over together, so such a wait would hold up "
@@ -71,7 +71,9 @@ async def wait(run: SagaRun, topic: str | None, seconds: float | None) -> Any:
     place = f"{PREFIX}sleep.{first}" if topic is None else topic
     run.waiting = Waiting(what)
     try:
+        known = run.live or run.first or first in {row.step_id for row in await run.rows()}
         message = await _receive(run, place, first, FOR_EVER if seconds is None else seconds)
+        run.live = run.live or not known
         if topic is not None and message is None:
             assert seconds is not None, "a wait for ever does not run out of time"
             raise StepTimeoutError(f"receive({topic!r})", seconds)

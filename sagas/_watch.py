@@ -7,6 +7,7 @@ from ._failover import Failover
 from ._keeper import Keeper, keeper_of
 from ._lock import ExecutorLock
 from ._session import SessionLock
+from ._strangers import Strangers
 from ._supervisor import Supervisor
 
 
@@ -50,6 +51,7 @@ def watch(app: str, url: str | None, held: ExecutorLock | None) -> Watch:
         by_attributes=(url or "").startswith("postgres"),
         holds=lambda: keeper is None or keeper.holds,
         failover=_failover(app, held),
+        strangers=Strangers(app, _dbos.app_version(), _dbos.executor_id()),
     )
     supervisor.start()
     if keeper is not None:

@@ -156,11 +156,11 @@ def step(
             it returns the result if the step happened, and `NOT_DONE` if not. A plain function
             serves plain and async steps, an async one async steps. It must take all parameters of
             the step, with their defaults. `@<step>.probe` declares it below the step, above the
-            undo. It is tried as often, and may take as long, as the undo.
-        undo_retry: How often to try the undo; default: for ever, 1 s later at first, doubling,
-            at most every 5 minutes. Never shared with `retry`.
-        undo_timeout: Seconds that one attempt of the undo may take, or a `timedelta`; default:
-            5 minutes. An attempt that takes longer counts as failed.
+            undo.
+        undo_retry: How often to try the undo, or the probe; default: for ever, 1 s later at
+            first, doubling, at most every 5 minutes. Never shared with `retry`.
+        undo_timeout: Seconds that one attempt of the undo, or of the probe, may take, or a
+            `timedelta`; default: 5 minutes. An attempt that takes longer counts as failed.
 
     Durability:
         See `Step.__call__`.

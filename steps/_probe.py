@@ -167,7 +167,7 @@ def _ways_to_call(
     for everything in (True, False):
         count = len(by_position) if everything else required
         named = [p.name for p in by_keyword if everything or p.default is Parameter.empty]
-        for split in range(min(first, count), count + 1):
+        for split in range(count, min(first, count) - 1, -1):
             args = [_Marker(p.name) for p in by_position[:split]]
             names = [p.name for p in by_position[split:count]] + named
             yield args, {n: _Marker(n) for n in names}

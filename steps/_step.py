@@ -227,6 +227,7 @@ class Step(Generic[P, R_co]):
 
         Raises:
             RetriesExhaustedError: Each of several attempts failed.
+            StepTimeoutError: An attempt took longer than the step's `timeout`.
             StepFailedError: The function's error cannot be stored.
             Exception: Whatever the function raises.
         """

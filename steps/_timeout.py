@@ -2,9 +2,9 @@
 Time limits for sync and async bodies.
 
 A sync body cannot be stopped from outside. It runs on a daemon thread and, when its time is
-up, is left behind: its result is thrown away and its late error is logged. That thread gets
-every ContextVar but DBOS's own; with those, whatever the body does late would be written into
-the history of the saga that has gone on without it.
+up, is left behind: its result is thrown away and its late error is logged. So is an async body
+that ignores its cancellation. Both get every ContextVar but DBOS's own; with those, whatever the
+body does late would be written into the history of the saga that has gone on without it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any, ClassVar
@@ -116,10 +117,12 @@ class Leftover:
 
     Attributes:
         name: Whose.
+        since: When it was left behind, on the monotonic clock.
     """
 
     def __init__(self, name: str, ended: threading.Event | asyncio.Future[Any]) -> None:
         self.name = name
+        self.since = time.monotonic()
         self._ended = ended
 
     async def wait(self, mode: Mode, seconds: float) -> bool:
@@ -150,7 +153,7 @@ def _limited_blocking(
 async def _limited_on_loop(
     fn: Callable[[], Any], name: str, timeout: float, grace: float, left_behind: LeftBehind
 ) -> Any:
-    body = asyncio.ensure_future(fn())
+    body = asyncio.get_running_loop().create_task(_awaited(fn), context=_without_dbos())
     try:
         done, _ = await asyncio.wait({body}, timeout=timeout)
         if not done:
@@ -167,6 +170,10 @@ async def _limited_on_loop(
         body.cancel()
         raise
     return body.result()
+
+
+async def _awaited(fn: Callable[[], Any]) -> Any:
+    return await fn()
 
 
 def _report(late: asyncio.Future[Any], name: str) -> None:

@@ -161,9 +161,17 @@ def app(config: dict[str, Any]) -> sagas.Launched:
     return sagas.launch(config)
 
 
+@pytest.fixture(scope="module")
+def supervision() -> sagas.Supervision | None:
+    """How the shared application looks after its sagas; a module may have another."""
+    return None
+
+
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def shared_app(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    supervision: sagas.Supervision | None,
 ) -> Iterator[sagas.Launched]:
     """
     An application that the tests of a module share, for each database.
@@ -171,7 +179,7 @@ def shared_app(
     Each test of such a module takes it, and saga IDs of its own.
     """
     databases = _database(request.param, request, tmp_path_factory.mktemp("shared"))
-    application = sagas.launch(_config(next(databases)))
+    application = sagas.launch(_config(next(databases)), supervision=supervision)
     DBOS.register_queue(FAST, polling_interval_sec=0.01)
     yield application
     sagas.shutdown()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from dbos import DBOS
 
-from sagas import SagaHandle, SagaStatus
+from sagas import SagaHandle, SagaStatus, Supervision, _dbos, _settings
+from sagas._marks import TAKEOVERS, Marks, stop_attributes
 from sagas._session import Session, lock_key
+from sagas._stop import Stop, Why
 
 from ..conftest import FAST
 
@@ -33,6 +38,10 @@ class Ledger(list[str]):
     def write(self, entry: str) -> None:
         """Take effect; perhaps die after it."""
         self.append(entry)
+        self.perhaps_die(entry)
+
+    def perhaps_die(self, entry: str) -> None:
+        """Die, if that is to be after this effect."""
         if entry in self._crashes:
             self._crashes.remove(entry)
             self.died.append(entry)
@@ -48,6 +57,13 @@ def until(condition: Callable[[], Any], timeout: float = 15.0) -> Any:
     return found
 
 
+async def until_async(condition: Callable[[], Any]) -> None:
+    """Wait on an event loop until `condition` holds."""
+    async with asyncio.timeout(15):
+        while not condition():  # noqa: ASYNC110 - what it waits for may be on any thread
+            await asyncio.sleep(0.005)
+
+
 def resume(saga_id: str, *, to_end: bool = True) -> None:
     """Run an interrupted saga again, as a restart does."""
     if DBOS.retrieve_queue(FAST) is None:
@@ -56,6 +72,39 @@ def resume(saga_id: str, *, to_end: bool = True) -> None:
     if to_end:
         handle = SagaHandle[Any](saga_id)
         until(lambda: handle.status().is_final)
+
+
+UNWATCHED = Supervision(interval=3600, grace=5.0)
+"""For tests that resume their sagas themselves."""
+
+
+@contextmanager
+def grace(seconds: float) -> Iterator[None]:
+    """Have bodies that ignore their limits be waited for so long."""
+    before = _settings._current
+    _settings.use(replace(before, grace=seconds))
+    try:
+        yield
+    finally:
+        _settings.use(before)
+
+
+def has_left(saga_id: str) -> bool:
+    """Whether no execution of a saga is going on here."""
+    return not _runs(saga_id)
+
+
+def stop_mark(why: Why, reason: str = "enough") -> dict[str, Any]:
+    """What is written on a saga that is to turn round."""
+    return stop_attributes(Stop(why, reason, None, _dbos.now()))
+
+
+def take_up(saga_id: str, marks: dict[str, Any] | None = None, *, to_end: bool = True) -> None:
+    """Resume an interrupted saga as the supervisor does, with these marks."""
+    known = Marks.parse(DBOS.list_workflows(workflow_ids=[saga_id])[0].attributes)
+    written = {TAKEOVERS: known.takeovers + 1, **(marks or {})}
+    DBOS.update_workflow_attributes(saga_id, written, merge=True)
+    resume(saga_id, to_end=to_end)
 
 
 def crash_and_resume(starter: Any, *args: Any, ledger: Ledger, at: Sequence[str]) -> None:

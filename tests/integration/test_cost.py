@@ -100,14 +100,51 @@ class Statements:
         sa.event.remove(sa.Engine, "before_cursor_execute", self._see)
 
 
-@pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_success_writes_and_asks_nothing_more(shared_app: sagas.Launched, kind: str) -> None:
-    """A saga's success has the rows and the SQL of the same steps in a bare DBOS workflow."""
+@saga(timeout=60)
+def ours_limited() -> int:
+    return sum(our_limited_step(n) for n in range(4))
+
+
+@step(undo=undo, timeout=30, undo_when="completed")
+def our_limited_step(number: int) -> int:
+    return work(number)
+
+
+@saga(timeout=60)
+async def ours_limited_async() -> int:
+    return sum([await our_limited_step_async(n) for n in range(4)])
+
+
+@step(undo=undo, timeout=30, undo_when="attempted")
+async def our_limited_step_async(number: int) -> int:
+    return work(number)
+
+
+OURS: dict[str, Any] = {
+    "sync": ours,
+    "async": ours_async,
+    "sync limited": ours_limited,
+    "async limited": ours_limited_async,
+}
+
+
+@pytest.mark.parametrize("limit", [None, 50])
+@pytest.mark.parametrize("name", OURS)
+def test_a_success_writes_and_asks_nothing_more(
+    shared_app: sagas.Launched, name: str, limit: float | None
+) -> None:
+    """
+    A saga's success has the rows and the SQL of the same steps in a bare DBOS workflow.
+
+    Time limits change nothing of that.
+    """
     url = shared_app.config["system_database_url"]
-    ours_id, bare_id = f"cost-ours-{kind}", f"cost-bare-{kind}"
+    kind = name.split()[0]
+    label = f"{name.replace(' ', '-')}-{limit or 'none'}"
+    ours_id, bare_id = f"cost-ours-{label}", f"cost-bare-{label}"
 
     def run_ours(saga_id: str) -> None:
-        (ours if kind == "sync" else ours_async).options(saga_id=saga_id).run()
+        OURS[name].options(saga_id=saga_id, timeout=limit).run()
 
     def run_bare(saga_id: str) -> None:
         with SetWorkflowID(saga_id):

@@ -13,12 +13,14 @@ from dbos import DBOS, SetWorkflowID
 
 import sagas
 from sagas import (
+    AuditEntry,
     CompensationFailedError,
     CurrentSaga,
     Failure,
     Launched,
     NotUndone,
     PivotPassedError,
+    RequestResult,
     Saga,
     SagaCancelledError,
     SagaClient,
@@ -39,6 +41,7 @@ from sagas import (
     StepRecord,
     StepRef,
     StepStatus,
+    Supervision,
     add_compensation,
     current,
     launch,
@@ -58,6 +61,10 @@ from steps import (
     StepFailedError,
     StepTimeoutError,
     idempotency_key,
+    receive,
+    receive_async,
+    sleep,
+    sleep_async,
     step,
 )
 
@@ -667,6 +674,14 @@ async def on_a_loop() -> None:
     assert_type(await handle.result_async(timeout=timedelta(seconds=3)), int)
     assert_type(await handle.status_async(), SagaStatus)
     assert_type(await handle.state_async(), SagaState)
+    assert_type(await handle.cancel_async("late", by="ann", wait=True), RequestResult)
+    with SagaClient() as client:
+        assert_type(await client.cancel_async("s", "late", by="ann", wait=True), RequestResult)
+        assert_type(await client.terminate_async("s", reason="mess"), RequestResult)
+        assert_type(await client.retry_async("s", by="ann", reason="mended"), RequestResult)
+        assert_type(await client.resolve_async("s", 3, note="by phone"), RequestResult)
+        await client.send_async("s", "topic", {"a": 1}, idempotency_key="k")
+        assert_type(await client.list_async(needs_attention=True), list[SagaState])
 
 
 # Handles.
@@ -677,6 +692,8 @@ assert_type(handle.result(), str)
 assert_type(handle.result(timeout=3), str)
 assert_type(handle.status(), SagaStatus)
 assert_type(handle.state(), SagaState)
+assert_type(handle.cancel(), RequestResult)
+assert_type(handle.cancel("late", by="ann", wait=True).status, SagaStatus)
 wider: SagaHandle[object] = handle
 assert_type(SagaHandle[str]("order-7").result(), str)
 
@@ -690,12 +707,19 @@ def states(state: SagaState) -> None:
     assert_type(state.created_at, datetime | None)
     assert_type(state.attributes, Mapping[str, Any])
     assert_type(state.needs_attention, bool)
+    assert_type(state.deadline, datetime | None)
+    assert_type(state.stop_requested, str | None)
+    assert_type(state.audit, tuple[AuditEntry, ...])
+    for entry in state.audit:
+        assert_type((entry.verb, entry.time), tuple[str, int])
+        assert_type((entry.by, entry.reason), tuple[str | None, str | None])
     assert_type(state.status.is_final, bool)
     for record in state.steps:
         assert_type(record.step_id, int)
         assert_type(record.status, StepStatus)
         assert_type(record.attempts, int)
         assert_type(record.undo_error, Failure | None)
+        assert_type(record.note, str | None)
 
 
 # Clients.
@@ -707,6 +731,14 @@ with SagaClient("sqlite:///x.sqlite") as client:
     client.list(status=SagaStatus.PARKED, name=fulfil, limit=10)
     client.list(status=["FAILED", SagaStatus.PARKED], name=["fulfil", fulfil_async])
     client.list(status="PARKED", name="fulfil")
+    client.list(since=datetime.now(), needs_attention=False, attributes={"region": "north"})
+    assert_type(client.cancel("order-7", "late", by="ann", wait=True), RequestResult)
+    assert_type(client.cancel("order-7").accepted, bool)
+    assert_type(client.terminate("order-7", reason="mess", by="ann"), RequestResult)
+    assert_type(client.retry("order-7", by="ann", reason="mended").message, str)
+    assert_type(client.resolve("order-7", 3, note="by phone", by="ann"), RequestResult)
+    client.send("order-7", "approval", None)
+    client.send("order-7", "approval", {"by": "ann"}, idempotency_key="k")
 SagaClient().close()
 
 # Launching.
@@ -717,6 +749,25 @@ with launch({"name": "shop"}, executor_id="one") as application:
 launch()
 launch("dbos-config.yaml", name="shop")
 launch(Path("dbos-config.yaml"))
+launch(as_version="1", supervision=Supervision(interval=0.2, grace=timedelta(seconds=1)))
+launch(supervision=Supervision(failover=None, attention_after=3))
+
+
+@saga(timeout=timedelta(hours=1), on_terminate="leave")
+def waits(order: int) -> object:
+    answer = receive("answer", timeout=3)
+    assert_type(answer, Any)
+    sleep(timedelta(days=1))
+    return receive("another")
+
+
+@saga(timeout=60)
+async def waits_async(order: int) -> object:
+    await sleep_async(1.5)
+    return await receive_async("answer", timeout=timedelta(minutes=1))
+
+
+waits.options(timeout=5).start(1)
 shutdown()
 shutdown(timeout=timedelta(seconds=3))
 reached_by_the_package: str = sagas.SagaStatus.FAILED.value

@@ -202,7 +202,7 @@ def test_a_step_that_took_too_long(error: Exception, status: StepStatus) -> None
     [
         ({"approved": True}, StepStatus.COMPLETED, {"approved": True}),
         (dict(NONE), StepStatus.COMPLETED, None),
-        ({"__sagas__": "sentinel", "step_id": 4}, StepStatus.FAILED, None),
+        ({"__sagas__": "sentinel", "wait": 4}, StepStatus.FAILED, None),
         (None, StepStatus.COMPLETED, None),
     ],
 )
@@ -212,6 +212,32 @@ def test_a_wait_for_a_message(output: Any, status: StepStatus, result: Any) -> N
     (record,) = step_records([*rows])
     assert (record.step_id, record.name) == (4, "receive")
     assert (record.status, record.result) == (status, result)
+
+
+def test_a_wait_that_is_going_on() -> None:
+    """A wait whose end is not recorded is pending; a sleep that others follow is none."""
+    (first, waiting) = step_records([row(1, "a"), row(4, "DBOS.sleep", output=1.0)])
+    assert (first.status, waiting.status) == (StepStatus.COMPLETED, StepStatus.PENDING)
+    assert (waiting.step_id, waiting.name, waiting.completed_at) == (3, "receive", None)
+    for rows in (
+        [row(1, "a"), row(4, "DBOS.sleep", output=1.0), row(5, "b")],
+        [row(3, "a"), row(4, "DBOS.sleep", output=1.0)],
+        [row(2, "DBOS.sleep", output=1.0)],
+    ):
+        records = step_records(rows)
+        assert [r.step_id for r in records] == [r["function_id"] for r in rows]
+        assert [r.status for r in records] == [StepStatus.COMPLETED] * len(rows)
+
+
+def test_a_wait_that_met_the_end_of_another() -> None:
+    """A wait that ignored a sentinel of an earlier wait is one step all the same."""
+    earlier = {"__sagas__": "sentinel", "wait": 3}
+    own = {"__sagas__": "sentinel", "wait": 6}
+    waits = [row(6, "DBOS.recv", output=earlier), row(7, "DBOS.sleep", output=1.0)]
+    for output, status in ((own, StepStatus.FAILED), ("yes", StepStatus.COMPLETED)):
+        rows = [*waits, row(8, "DBOS.recv", output=output), row(9, "DBOS.sleep", output=1.0)]
+        (record,) = step_records(rows)
+        assert (record.step_id, record.status) == (8, status)
 
 
 def test_a_raw_sleep_is_a_step() -> None:

@@ -117,7 +117,7 @@ def test_a_stop_of_a_later_version_is_a_stop() -> None:
     assert Stop.parse("cancel") is None
 
 
-@pytest.mark.parametrize("parked", [Parked("changed"), Parked("unknown", 1_700_000, 3)])
+@pytest.mark.parametrize("parked", [Parked("changed"), Parked("unknown", 1_700_000, 3, "pay")])
 def test_the_marks_of_a_parked_saga(parked: Parked) -> None:
     """Why, when and for which step a saga is parked is read from its mark."""
     assert stored(parked) == Marks(parked=parked)

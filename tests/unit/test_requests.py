@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -138,7 +139,8 @@ def test_a_terminate(name: str, expected: str) -> None:
     decision = requests.terminate(ALL[name], "mess", "ann", NOW)
     assert expected in verdict(decision)
     if isinstance(decision, Act):
-        assert decision.marks == {TERMINATED: Stop(Why.CANCEL, "mess", "ann", NOW).as_json()}
+        stop = Stop(Why.CANCEL, "mess", "ann", NOW)
+        assert decision.marks == {TERMINATED: stop.as_json(), REQUEST: True}
 
 
 @pytest.mark.parametrize(
@@ -156,6 +158,14 @@ def test_a_retry(name: str, way: Way, marks: dict[str, Any]) -> None:
     decision = requests.retry(ALL[name], NOW)
     assert isinstance(decision, Act)
     assert (decision.way, decision.marks) == (way, {**marks, STRUGGLING: None})
+
+
+def test_a_retry_of_what_killed_its_process() -> None:
+    """The saga stays stopped, but the step that was given up may be run once more."""
+    stop = Stop(Why.DEAD_LETTER, "died again and again", None, NOW)
+    again = seen(SagaStatus.PARKED, "CANCELLED", MACHINERY, parked=PARKED, stop=stop)
+    marks = verdict_marks(requests.retry(again, NOW))
+    assert Marks.parse(marks).stop == replace(stop, why=Why.DBOS_CANCEL)
 
 
 @pytest.mark.parametrize("name", [n for n in ALL if not n.startswith("PARKED")])

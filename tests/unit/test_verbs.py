@@ -144,10 +144,10 @@ def test_terminate_marks_first() -> None:
     """A DBOS cancel of ours is never without its mark, or the saga would be undone."""
     gate = FakeGate("PENDING")
     assert _verbs.terminate(gate, "s", reason="mess").status is SagaStatus.TERMINATED
-    assert gate.calls == ["mark terminated +audit", "cancel"]
+    assert gate.calls == ["mark terminated request +audit", "cancel"]
     gate = FakeGate("ERROR", error=UNDO_FAILED, attributes={**TURN})
     assert _verbs.terminate(gate, "s").status is SagaStatus.TERMINATED
-    assert gate.calls == ["mark terminated +audit"]
+    assert gate.calls == ["mark terminated request +audit"]
 
 
 def test_a_saga_that_completes_is_not_terminated() -> None:
@@ -157,7 +157,7 @@ def test_a_saga_that_completes_is_not_terminated() -> None:
     def complete() -> None:
         gate.now.status = "SUCCESS"
 
-    gate.between["after mark terminated +audit"] = complete
+    gate.between["after mark terminated request +audit"] = complete
     result = _verbs.terminate(gate, "s")
     assert (result.accepted, result.status) == (False, SagaStatus.COMPLETED)
 
