@@ -86,7 +86,7 @@ def waits() -> str:
     return "waited"
 
 
-@saga
+@saga(name="launch-waiting")
 def waiting() -> str:
     waits()
     act("after")
