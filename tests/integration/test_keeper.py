@@ -23,7 +23,7 @@ TRIES: list[str] = []
 OPEN = threading.Event()
 APP = "test-app"
 
-pytestmark = [pytest.mark.parametrize("backend", ["postgres"])]
+pytestmark = [pytest.mark.parametrize("backend", ["postgres"]), pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)
