@@ -86,7 +86,7 @@ def waits() -> str:
     return "waited"
 
 
-@saga(name="launch-waiting")
+@saga(name="launch.waiting")
 def waiting() -> str:
     waits()
     act("after")
@@ -124,7 +124,7 @@ def tries_for_ever() -> None:
     raise ConnectionError("not yet")
 
 
-@saga
+@saga(name="launch.trying")
 def trying() -> None:
     tries_for_ever()
 

@@ -42,7 +42,7 @@ def wait_at_gate() -> None:
     assert GATE.wait(15)
 
 
-@saga(name="supervised-gated")
+@saga(name="supervise.gated")
 def gated() -> str:
     act("a")
     wait_at_gate()

@@ -167,14 +167,14 @@ async def stubborn_twice_async(saga_id: str) -> str:
     return await ignore_async(saga_id)
 
 
-@saga
+@saga(name="time_limits.limited")
 def limited(saga_id: str) -> str:
     act("a")
     (stubborn_twice if SWITCH.get("twice") else stubborn)(saga_id)
     return "done"
 
 
-@saga
+@saga(name="time_limits.limited_async")
 async def limited_async(saga_id: str) -> str:
     await act_async("a")
     await (stubborn_twice_async if SWITCH.get("twice") else stubborn_async)(saga_id)
@@ -511,7 +511,7 @@ def undone_late(name: str) -> str:
     return name
 
 
-@saga
+@saga(name="time_limits.unwinds_late")
 def unwinds_late() -> None:
     undone_late("x")
     raise ValueError("end")

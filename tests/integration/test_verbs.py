@@ -55,7 +55,7 @@ def wait_at(gate: str) -> str:
     return gate
 
 
-@saga
+@saga(name="verbs.waiting")
 def waiting(gate: str) -> str:
     return wait_at(gate)
 
