@@ -29,7 +29,7 @@ from dbos import (
     SetWorkflowID,
 )
 from dbos import error as dbos_error
-from sqlalchemy.exc import SQLAlchemyError, StatementError
+from sqlalchemy.exc import SQLAlchemyError
 
 from steps import _dbos as steps_dbos
 
@@ -290,11 +290,6 @@ def mark(saga_id: str, attributes: Mapping[str, Any]) -> None:
     DBOS.update_workflow_attributes(saga_id, dict(attributes), merge=True)
 
 
-def is_refusal(recorded: Exception) -> bool:
-    """Whether DBOS recorded, as an async step's error, that its result could not be recorded."""
-    return isinstance(recorded, StatementError) and "workflow_uuid" in (recorded.statement or "")
-
-
 def cancel(saga_id: str) -> None:
     """Have DBOS cancel the workflow: nothing of it is recorded from here on."""
     DBOS.cancel_workflow(saga_id)
@@ -320,7 +315,7 @@ def pending_rows(
     limit: int | None = None,
 ) -> list[Any]:
     """
-    The workflows that are running, as far as their rows say; the oldest first.
+    The rows of workflows that are running by what these say, likewise; the oldest first.
 
     Args:
         names: Of the workflows.
@@ -328,9 +323,6 @@ def pending_rows(
         app_version: Which version they belong to.
         executor_id: Who runs them; None: anybody.
         limit: How many at most.
-
-    Returns:
-        DBOS's rows, without arguments and results.
     """
     if not names:
         return []  # to DBOS no name is every name

@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 
 from steps._attempts import describe, format_traceback
 from steps._mode import ShuttingDown
-from steps.abc import current_recorder
+from steps.abc import current_key, current_recorder
 
 from . import _codec, _dbos, _kept, _outcome, _running
 from ._context import SagaRun
@@ -67,6 +67,7 @@ async def execute(saga: Engine, host: Host, args: tuple[Any, ...], kwargs: dict[
     fresh = ticket is not None and ticket.redeem()
     run = SagaRun(saga_id, saga.name, host, _codec.current(), fresh=fresh)
     token = current_recorder.set(run)
+    key = current_key.set(None)  # of a step that started this, if there is one
     before = _running.add(run)
     lost = False
     try:
@@ -90,6 +91,7 @@ async def execute(saga: Engine, host: Host, args: tuple[Any, ...], kwargs: dict[
         run.ended.set()
         if lost:
             _running.lose(saga_id)
+        current_key.reset(key)
         current_recorder.reset(token)
 
 

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, NoReturn
 
+from sqlalchemy.exc import StatementError
+
 from . import _dbos
 from ._control import Fault, Interrupted
 from ._verdict import Progress
@@ -31,7 +33,7 @@ async def sort_out(
             run.stop = run.stop or error
         return
     _refuse_mismatch(run, error, step_id, name)
-    if not progress.invoked and _dbos.is_refusal(error) and step_id not in run.resolved:
+    if not progress.invoked and _is_refusal(error) and step_id not in run.resolved:
         reason = (
             f"step {step_id} {name!r} ended, and the database refused to record how: "
             f"{error.args[0]}. Find out whether it took effect; then `resolve` it if its effect "
@@ -60,6 +62,11 @@ def not_received(run: SagaRun, error: BaseException, step_id: int) -> None:
         return
     _refuse_mismatch(run, error, step_id, "receive")
     _stop_for(run, error, step_id, "receive")
+
+
+def _is_refusal(recorded: Exception) -> bool:
+    """Whether DBOS recorded, as an async step's error, that its result could not be recorded."""
+    return isinstance(recorded, StatementError) and "workflow_uuid" in (recorded.statement or "")
 
 
 def _refuse_mismatch(run: SagaRun, error: Exception, step_id: int, name: str) -> None:

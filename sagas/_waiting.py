@@ -17,18 +17,22 @@ from typing import TYPE_CHECKING, Any
 from steps._errors import StepTimeoutError
 
 from . import _dbos
+from ._control import Interrupted
 from ._errors import SagaUsageError
 from ._marks import PREFIX
 from ._messages import KIND, NONE, SENTINEL, kind
 from ._outcome import stopped_step
 from ._sorting import not_received
-from ._stop import Stop
+from ._stop import Stop, Why
 
 if TYPE_CHECKING:
     from ._context import SagaRun
 
 FOR_EVER = 10 * 365 * 86400.0
 """Seconds that a wait without a limit takes."""
+
+NO_WAIT = 0
+"""The ID of no wait: steps are counted from 1."""
 
 
 @dataclass(slots=True)
@@ -117,7 +121,11 @@ async def _look_up(run: SagaRun, topic: str, first: int) -> float | None:
     Raises:
         BaseException: As `SagaRun.check`.
     """
-    run.check()
+    try:
+        run.check()
+    except Interrupted as end:
+        await _release(run, topic, end)
+        raise
     assert run.waiting is not None, "only a wait looks up"
     stop = run.stopping()
     if stop is not None and not run.waiting.told:
@@ -126,3 +134,15 @@ async def _look_up(run: SagaRun, topic: str, first: int) -> float | None:
     if run.deadline is None or run.waiting.told:
         return None
     return max(0.0, run.deadline - _dbos.now() / 1000) + 0.001
+
+
+async def _release(run: SagaRun, topic: str, end: Interrupted) -> None:
+    """
+    End the `DBOS.recv` of a sync execution that is fenced: it would block its thread for ever.
+
+    The sentinel names no wait, so whoever else meets it ignores it; DBOS refuses what the fenced
+    execution makes of it.
+    """
+    if not run.is_async:
+        nobodys = sentinel(NO_WAIT, Stop(Why.CANCEL, str(end)))
+        await run.host.ask(_dbos.send, run.saga_id, nobodys, topic)

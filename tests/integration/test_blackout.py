@@ -62,19 +62,19 @@ async def act_async(number: int, seconds: float) -> int:
     return number
 
 
-@saga
+@saga(name="running-in-the-dark")
 def running() -> int:
     return sum(act(number, 0.1) for number in range(ACTS))
 
 
-@saga
+@saga(name="failing-in-the-dark")
 def failing() -> None:
     for number in range(ACTS):
         act(number, 0.0)
     raise ValueError("as planned")
 
 
-@saga
+@saga(name="waiting-in-the-dark")
 def waiting() -> str:
     act(0, 0.0)
     word: str = receive("go", timeout=60)
@@ -82,7 +82,7 @@ def waiting() -> str:
     return word
 
 
-@saga
+@saga(name="running-in-the-dark-async")
 async def running_async() -> int:
     found = 0
     for number in range(0, ACTS, 2):
@@ -90,14 +90,14 @@ async def running_async() -> int:
     return found
 
 
-@saga
+@saga(name="failing-in-the-dark-async")
 async def failing_async() -> None:
     for number in range(ACTS):
         await act_async(number, 0.0)
     raise ValueError("as planned")
 
 
-@saga
+@saga(name="waiting-in-the-dark-async")
 async def waiting_async() -> str:
     await act_async(0, 0.0)
     word: str = await receive_async("go", timeout=60)

@@ -148,7 +148,7 @@ LONGER = 1.3
 
 
 @saga(timeout=LONGER)
-def limited() -> str:
+def expiring() -> str:
     deadline()
     act("a")
     outlast("b")
@@ -156,7 +156,7 @@ def limited() -> str:
 
 
 @saga(timeout=LONGER)
-async def limited_async() -> str:
+async def expiring_async() -> str:
     deadline()
     await act_async("a")
     await outlast_async("b")
@@ -257,7 +257,7 @@ def test_a_deadline_swallowed_in_a_group(shared_app: sagas.Launched) -> None:
 @pytest.mark.slow
 def test_the_limit_of_the_definition(shared_app: sagas.Launched, kind: str, how: str) -> None:
     """It holds however the saga was started."""
-    definition = limited if kind == "sync" else limited_async
+    definition = expiring if kind == "sync" else expiring_async
     saga_id = new_id()
     if how == "dbos":
         with SetWorkflowID(saga_id):
@@ -327,7 +327,7 @@ def test_the_deadline_counts_from_the_end_of_the_delay(
 def test_an_expired_saga_that_has_not_begun(shared_app: sagas.Launched, kind: str) -> None:
     """A saga that waited in its queue for longer than its limit ends without a step."""
     saga_id = new_id()
-    definition = limited if kind == "sync" else limited_async
+    definition = expiring if kind == "sync" else expiring_async
     DBOS.register_queue("stopped-queue", polling_interval_sec=0.01, concurrency=0)
     definition.options(saga_id=saga_id, timeout=0.05, queue="stopped-queue").start()
     created = DBOS.list_workflows(workflow_ids=[saga_id])[0].created_at / 1000
@@ -344,7 +344,7 @@ def test_a_deadline_that_passed_while_nobody_ran_it(shared_app: sagas.Launched, 
     """After a crash the deadline is the old one: past it the saga turns round at once."""
     saga_id = new_id()
     LEDGER.crash_at("a")
-    definition = limited if kind == "sync" else limited_async
+    definition = expiring if kind == "sync" else expiring_async
     definition.options(saga_id=saga_id).start()
     until(lambda: LEDGER.died and has_left(saga_id))
     first = SWITCH["deadline"]

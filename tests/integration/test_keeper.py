@@ -23,7 +23,7 @@ TRIES: list[str] = []
 OPEN = threading.Event()
 APP = "test-app"
 
-pytestmark = [pytest.mark.parametrize("backend", ["postgres"])]
+pytestmark = [pytest.mark.parametrize("backend", ["postgres"]), pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def try_until_open(saga_id: str) -> None:
         raise ConnectionError("not open")
 
 
-@saga
+@saga(name="keeper-trying")
 def trying(saga_id: str) -> str:
     act(f"a {saga_id}")
     try_until_open(saga_id)

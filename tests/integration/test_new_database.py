@@ -20,7 +20,7 @@ def act() -> str:
     return "acted"
 
 
-@saga
+@saga(name="new-database-acting")
 def acting() -> str:
     return act()
 

@@ -151,6 +151,7 @@ def patched_at_its_end() -> None:
     raise ValueError("end")
 
 
+@pytest.mark.slow
 def test_a_patch_where_the_saga_had_turned(shared_app: sagas.Launched) -> None:
     """Code that is patched at the very place where a saga turned changes nothing of its way."""
     LEDGER.crash_at("undo b", "undo a")

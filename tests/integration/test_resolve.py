@@ -19,6 +19,8 @@ from steps import NonRetryableError, OutcomeUnknownError
 from .stage import STAGE, anew, ended, pauses, reached, started
 from .support import until
 
+pytestmark = pytest.mark.slow  # DBOS takes up to a second to take a saga up again
+
 
 def failed(handle: SagaHandle[Any]) -> Any:
     """Wait for the saga's end, which must be that all is undone; its state."""
@@ -131,7 +133,6 @@ def test_a_step_that_did_not_know(asker: SagaClient, play: Any) -> None:
     assert "it is not there" in state.failure.message
 
 
-@pytest.mark.slow
 def test_a_crash_after_it(asker: SagaClient, play: Any) -> None:
     """A resolution outlives the process that it was told to."""
     STAGE.break_("undo b", lambda: NonRetryableError("locked"))

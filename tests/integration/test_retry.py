@@ -24,6 +24,8 @@ from steps import NonRetryableError, OutcomeUnknownError
 from .stage import STAGE, anew, ended, reached, started
 from .support import names, until
 
+pytestmark = pytest.mark.slow  # DBOS takes up to a second to take a saga up again
+
 
 def locked() -> Exception:
     return NonRetryableError("locked")
@@ -132,7 +134,6 @@ def test_only_what_failed(asker: SagaClient, play_on: Any) -> None:
     assert [STAGE.count(f"undo {n}") for n in "abc"] == [3, 1, 2]
 
 
-@pytest.mark.slow
 def test_a_crash_in_the_middle(asker: SagaClient, play: Any) -> None:
     """A retry that its process does not outlive goes on; no recorded undo is run again."""
     STAGE.break_("undo c", locked)
@@ -168,7 +169,6 @@ def test_two_at_once(asker: SagaClient, play: Any, broken: str) -> None:
     assert STAGE.count(broken) == 2
 
 
-@pytest.mark.slow
 def test_changed_code(asker: SagaClient, play: Any) -> None:
     """A saga that its code did not match goes on with the right code, and with its messages."""
     STAGE.crash_at("do c")
@@ -196,7 +196,6 @@ def test_changed_code(asker: SagaClient, play: Any) -> None:
     assert timedelta(seconds=0.4) < state.deadline - before < timedelta(seconds=15)
 
 
-@pytest.mark.slow
 def test_the_time_parked_does_not_count(asker: SagaClient, play: Any) -> None:
     """A saga that was parked for longer than it may take still has the time it had left."""
     STAGE.break_("do b", unanswered)

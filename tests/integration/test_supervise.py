@@ -70,6 +70,7 @@ def cancelled_in_dbos() -> SagaHandle[str]:
     return handle
 
 
+@pytest.mark.slow
 def test_a_saga_that_dbos_cancelled_is_undone(own_dbos: dict[str, Any]) -> None:
     """What DBOS stops is found and undone, with nothing of `launch`."""
     with sagas.supervise(FAST_LOOKS, config=own_dbos):
@@ -80,6 +81,7 @@ def test_a_saga_that_dbos_cancelled_is_undone(own_dbos: dict[str, Any]) -> None:
             assert [s.saga_id for s in client.list()] == [handle.saga_id]
 
 
+@pytest.mark.slow
 def test_its_end_leaves_dbos_alone(own_dbos: dict[str, Any]) -> None:
     """After its end sagas run on, and nobody looks after them, until it is begun again."""
     with sagas.supervise(FAST_LOOKS, config=own_dbos):
@@ -118,6 +120,7 @@ def test_another_database_is_refused(own_dbos: dict[str, Any], tmp_path: Any) ->
     assert sagas._launch.launched() is None
 
 
+@pytest.mark.slow
 def test_it_is_called_once(own_dbos: dict[str, Any]) -> None:
     """A second call, and `launch` beside it, are refused; both leave the first as it is."""
     with sagas.supervise(FAST_LOOKS, config=own_dbos):
@@ -181,3 +184,12 @@ def test_it_holds_its_executors_name(
         assert sagas._launch.launched() is None
     finally:
         session.close()
+
+
+@pytest.mark.parametrize("patience", [1, None])
+def test_failover_is_for_servers(own_dbos: dict[str, Any], patience: float | None) -> None:
+    """A SQLite file serves one process, so there nobody is taken over from; nor where it is off."""
+    with sagas.supervise(Supervision(failover=patience), config=own_dbos) as looked_after:
+        on_server = own_dbos["system_database_url"].startswith("postgres")
+        takes_over = looked_after._watch._supervisor._failover is not None
+        assert takes_over == (on_server and patience is not None)

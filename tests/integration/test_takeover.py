@@ -116,7 +116,7 @@ def test_a_worker_is_killed_under_load(hire: Any, client: SagaClient, tmp_path: 
         keys = [f"{saga_id}:{r.step_id}" for r in rows]
         assert first_undone(ledgers[saga_id]) == (keys[::-1] if failing else [])
     assert victim.died_at is not None
-    most = most_at_once(tmp_path, "queued", {victim.pid: victim.died_at})
+    most = most_at_once(tmp_path, "crew.queued", {victim.pid: victim.died_at})
     assert most == CONCURRENCY
     assert crew[0].is_alive
     assert crew[2].is_alive

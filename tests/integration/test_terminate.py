@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from sagas import (
     SagaStatus,
     SagaTerminatedError,
     StepStatus,
+    _host,
     _running,
     _supervisor,
 )
@@ -102,12 +103,23 @@ def test_between_quick_attempts_of_an_undo(asker: SagaClient, play: Any) -> None
 
 
 @pytest.mark.parametrize("wait", ["receive approval", "sleep 3600"])
-def test_in_a_wait(asker: SagaClient, play: Any, wait: str) -> None:
-    """A wait ends, and nothing comes after it."""
+def test_in_a_wait(
+    asker: SagaClient, play: Any, wait: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wait ends, with its thread, and nothing comes after it."""
+    begun: list[str] = []
+    run = _host.run_on_daemon
+
+    def counted(job: Callable[[], None]) -> None:
+        begun.append("a wait")
+        run(lambda: (job(), begun.pop())[0])
+
+    monkeypatch.setattr(_host, "run_on_daemon", counted)
     handle = started(play, f"a; {wait}; b")
     until(lambda: waits(handle.saga_id))
     terminated(asker, handle)
     assert list(STAGE) == ["do a"]
+    until(lambda: not begun)
 
 
 def test_in_an_undo(asker: SagaClient, play: Any) -> None:

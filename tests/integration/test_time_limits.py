@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from dbos import DBOS
+from dbos import DBOS, SetWorkflowID
 
 import sagas
 from sagas import SagaFailedError, SagaHandle, SagaStatus, StepStatus, Supervision, _running, saga
@@ -497,6 +497,33 @@ def test_a_saga_in_a_timed_step_is_refused(shared_app: sagas.Launched) -> None:
         nests.options(saga_id="nests").run("nests")
 
 
+@step(timeout=5)
+async def starts_by_dbos() -> str:
+    with SetWorkflowID("by-dbos"):
+        handle = await DBOS.start_workflow_async(fails_after_a)
+    return str(handle.workflow_id)
+
+
+@saga
+async def fails_after_a() -> None:
+    await act_async("a")
+    raise ValueError("end")
+
+
+@saga
+async def nests_by_dbos() -> str:
+    return await starts_by_dbos()
+
+
+def test_a_saga_that_dbos_starts_in_a_timed_step(shared_app: sagas.Launched) -> None:
+    """It is a saga of its own: its steps are recorded, and undone."""
+    assert nests_by_dbos.options(saga_id="outer").run() == "by-dbos"
+    until(lambda: SagaHandle[None]("by-dbos").status().is_final)
+    assert names("outer") == ["starts_by_dbos"]
+    assert names("by-dbos") == ["act_async", "undo:1:act_async"]
+    assert LEDGER == ["a", "undo a"]
+
+
 def undo_stubbornly(result: str) -> None:
     GATE.began += 1
     if GATE.began == 1:
@@ -511,8 +538,8 @@ def undone_late(name: str) -> str:
     return name
 
 
-@saga(name="time_limits.unwinds_late")
-def unwinds_late() -> None:
+@saga
+def undone_in_time() -> None:
     undone_late("x")
     raise ValueError("end")
 
@@ -521,6 +548,6 @@ def test_the_grace_of_an_undo_is_the_one_that_was_set(shared_app: sagas.Launched
     """An undo that ignores its limit is given the same grace before it is tried again."""
     with grace(0), pytest.raises(SagaFailedError):
         began = time.monotonic()
-        unwinds_late.run()
+        undone_in_time.run()
     assert time.monotonic() - began < 0.9
     assert LEDGER == ["undone"]

@@ -26,7 +26,7 @@ def wait_at_gate() -> None:
     assert GATE.wait(15)
 
 
-@saga
+@saga(name="versions-approved")
 def approved() -> str:
     wait_at_gate()
     return str(receive("approval", timeout=20))
@@ -78,6 +78,7 @@ def test_those_of_another_application_are_not_stranded(
         assert warnings(caplog) == []
 
 
+@pytest.mark.slow
 def test_a_version_is_adopted(stranded: None, config: dict[str, Any]) -> None:
     """`as_version` takes them up with their messages; the latest version stays what it is."""
     with sagas.launch(versioned(config, "new")):

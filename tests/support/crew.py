@@ -82,7 +82,7 @@ def work(number: int) -> int:
     return number
 
 
-@saga(max_recovery_attempts=5)
+@saga(name="crew.direct", max_recovery_attempts=5)
 def direct(fails: bool) -> str:
     for number in range(4):
         work(number)
@@ -91,7 +91,7 @@ def direct(fails: bool) -> str:
     return "done"
 
 
-@saga(max_recovery_attempts=5)
+@saga(name="crew.queued", max_recovery_attempts=5)
 def queued(fails: bool) -> str:
     for number in range(3):
         work(number)
@@ -106,7 +106,7 @@ def kill_the_process() -> None:
     os._exit(9)
 
 
-@saga(max_recovery_attempts=2)
+@saga(name="crew.poisonous", max_recovery_attempts=2)
 def poisonous() -> None:
     work(0)
     kill_the_process()
