@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from steps._attempts import Codec
+from steps._errors import StepTimeoutError
 from steps._mode import ShuttingDown, alarm, drive, is_async
 from steps._timeout import Leftover
 from steps._undo import bind_by_hand
@@ -288,6 +289,10 @@ class SagaRun:
         both = [self.deadline, None if first is None else first.deadline]
         return min((d for d in both if d is not None), default=None)
 
+    def turn_is_next(self) -> bool:
+        """Whether a replay has come to where the saga turned round."""
+        return isinstance(self.stop, TurnRound)
+
     def is_resolved(self, step_id: int) -> bool:
         """Whether a person has declared the step undone."""
         return step_id in self.resolved
@@ -297,9 +302,9 @@ class SagaRun:
         stop = stop_of(error)
         if stop is not None and getattr(error, "saga_id", None) == self.saga_id:
             self.stopped = stop
-        elif stop is None and is_refusal(error):
+        elif isinstance(error, StepTimeoutError) and is_refusal(error):
             for around in () if scope is None else scope.chain():
-                around.expired = around.expired or around.name == _late_scope(error)
+                around.expired = around.expired or error.name == _expiry(around).reason
 
     def ask(self, stop: Stop) -> None:
         """Turn round at the next step, or at once in a wait; called from any thread."""

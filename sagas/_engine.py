@@ -36,6 +36,7 @@ from . import _codec, _dbos, _kept, _outcome, _running
 from ._context import SagaRun
 from ._control import Fault, Interrupted, TurnRound
 from ._errors import Failure, NotUndone, StepRef
+from ._failures import cause_of, clean, leaves_of
 from ._history import failure_of
 from ._host import Host
 from ._marks import PARKED, Marks, Parked, Turn, json_text
@@ -189,7 +190,7 @@ async def _forward(
 
 def _mismatch(run: SagaRun, raised: BaseException) -> Fault | None:
     """The fault, where the body's own calls of DBOS (a patch, say) do not match the history."""
-    for error in _leaves(raised):
+    for error in leaves_of(raised):
         of_step = any(error is known for known, _, _ in run.raised)
         if isinstance(error, _dbos.MISMATCH) and not of_step:
             return Fault(
@@ -251,7 +252,7 @@ async def _turn_round(saga: Engine, run: SagaRun, raised: BaseException | None) 
     if run.turn is None:
         if not run.fresh:
             await _check_passed(run, end)
-        run.turn = Turn(end, _cause(run, raised), _dbos.now(), run.stopped)
+        run.turn = Turn(end, cause_of(run, raised), _dbos.now(), run.stopped)
         if len(run.stack):
             await run.host.ask(_dbos.mark, run.saga_id, run.turn.attributes())
     else:
@@ -275,52 +276,6 @@ async def _check_passed(run: SagaRun, end: int) -> None:
             f"not all there is to undo. Bring back the code the saga began with, or use "
             f"DBOS.patch for the change"
         )
-
-
-def _cause(run: SagaRun, raised: BaseException | None) -> Failure:
-    """Why the saga turns round: of several errors, that of the step with the lowest ID."""
-    if run.stopped is not None:
-        return _stopped_at(run, run.stopped)
-    assert raised is not None, "a saga that nothing has stopped turns round for an error"
-    leaves = _leaves(raised)
-    known = [
-        (step_id, name, leaf)
-        for leaf in leaves
-        for error, step_id, name in run.raised
-        if error is leaf
-    ]
-    if known:
-        step_id, name, error = min(known, key=lambda k: k[0])
-        failure = failure_of(error, name, step_id)
-    else:
-        error = leaves[0]
-        failure = failure_of(error)
-    text = failure.traceback or format_traceback(error)
-    return _clean(dataclasses.replace(failure, traceback=text))
-
-
-def _stopped_at(run: SagaRun, stop: Stop) -> Failure:
-    """The step at which the saga noticed that it was stopped, whatever its body made of that."""
-    kind = "SagaTimeoutError" if stop.why.is_timeout else "SagaCancelledError"
-    noticed = [(i, n) for error, i, n in run.raised if _outcome.stop_of(error) is not None]
-    step_id, name = min(noticed) if noticed else (None, None)
-    return _clean(Failure(name, step_id, f"sagas.{kind}", stop.text))
-
-
-def _clean(failure: Failure) -> Failure:
-    """`failure` with texts that can be stored and printed."""
-    return dataclasses.replace(
-        failure,
-        error_type=json_text(failure.error_type),
-        message=json_text(failure.message),
-        traceback=json_text(failure.traceback),
-    )
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
 
 
 async def _unwind(
@@ -357,7 +312,7 @@ async def _unwind(
             elif before.failed:
                 raise await _recorded_error(run, before.step_id)
         except Exception as error:
-            failure = _clean(failure_of(error, compensation.name, step_id))
+            failure = clean(failure_of(error, compensation.name, step_id))
             log.error("Saga %s: %s failed for good: %s", run.saga_id, name, failure.message)
             not_undone.append(NotUndone(step_id, compensation.name, failure))
         else:

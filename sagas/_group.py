@@ -14,6 +14,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ._scope import Scope, is_within
+
 MOST_HOPS = 1000
 """Turns of the event loop after which it counts as idle, however busy it is."""
 
@@ -64,6 +66,7 @@ class _Member:
     step_id: int
     work: asyncio.Task[Any]
     outcome: asyncio.Future[Any]
+    scope: Scope | None = None
 
 
 class Group:
@@ -85,7 +88,9 @@ class Group:
         """Whether steps are in flight, or this runs in a branch."""
         return bool(self._members) or self.in_branch
 
-    async def join(self, step_id: int, work: Coroutine[Any, Any, Any]) -> Any:
+    async def join(
+        self, step_id: int, work: Coroutine[Any, Any, Any], scope: Scope | None = None
+    ) -> Any:
         """
         Run `work` to its end and return what it returned, when the group has settled.
 
@@ -93,7 +98,7 @@ class Group:
             `work` goes on to its end; only its outcome is handed to nobody.
         """
         loop = asyncio.get_running_loop()
-        member = _Member(step_id, loop.create_task(work), loop.create_future())
+        member = _Member(step_id, loop.create_task(work), loop.create_future(), scope)
         self._members.append(member)
         self._unsettled += 1
         if len(self._members) > 1 or self.in_branch:
@@ -116,6 +121,11 @@ class Group:
         members, self._members = self._members, []
         for member in sorted(members, key=lambda m: m.step_id):
             _hand_over(member)
+
+    async def settle_within(self, scope: Scope) -> None:
+        """Wait until every step in flight of a scope has ended, and its outcome is handed over."""
+        while waited := [m.outcome for m in self._members if is_within(m.scope, scope)]:
+            await asyncio.wait(waited)
 
     async def settle(self) -> list[BaseException]:
         """

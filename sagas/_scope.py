@@ -22,6 +22,8 @@ class Scope:
     """Its time limit, in seconds."""
     deadline: float | None = None
     """When no further step of it begins, in seconds since the epoch."""
+    entry: int = 0
+    """The ID that was drawn when the body entered it."""
     expired: bool = False
     """Whether a step or a wait has told the body that its deadline has passed."""
     left: bool = False
