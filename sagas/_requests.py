@@ -179,6 +179,8 @@ def resolve(
     known = {s.step_id: s.name for s in steps}
     if isinstance(seen.error, CompensationFailedError):
         known = {**{n.step_id: n.name for n in seen.error.not_undone}, **known}
+    if _is_asking(seen, step_id):
+        known.setdefault(step_id, "?")  # it has no row yet
     if step_id not in known:
         names = ", ".join(f"{i}:{n}" for i, n in sorted(known.items())) or "none yet"
         raise SagaUsageError(f"{saga} has no step {step_id}. Its steps: {names}.")
