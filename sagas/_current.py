@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from steps.abc import current_key, current_recorder
@@ -22,6 +23,8 @@ class CurrentSaga:
     name: str
     is_compensating: bool
     """Whether it is being undone: True in an undo."""
+    deadline: datetime | None = None
+    """When it turns round; None where it has no time limit."""
 
 
 def _run_here(what: str) -> SagaRun:
@@ -39,7 +42,8 @@ def current() -> CurrentSaga:
         SagaUsageError: There is none.
     """
     run = _run_here("current()")
-    return CurrentSaga(run.saga_id, run.name, run.compensating)
+    deadline = None if run.deadline is None else datetime.fromtimestamp(run.deadline, UTC)
+    return CurrentSaga(run.saga_id, run.name, run.compensating, deadline)
 
 
 def add_compensation(fn: Callable[..., object], *args: Any, **kwargs: Any) -> None:

@@ -65,7 +65,7 @@ def action(marks: Marks, limit: int | None) -> Action:
     """
     if marks.parked is not None or marks.terminated is not None:
         return Action.FINISH
-    if limit is not None and marks.takeovers + 1 > limit:
+    if marks.is_worn_out(limit):
         return Action.PARK
     return Action.RESUME
 

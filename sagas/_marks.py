@@ -29,6 +29,8 @@ STRUGGLING = PREFIX + "struggling"
 TIMEOUT = PREFIX + "timeout"
 PARKED_MS = PREFIX + "parked_ms"
 TAKEOVERS = PREFIX + "takeovers"
+FORGIVEN = PREFIX + "forgiven"
+"""How many of them do not count any more, as a person has had the saga go on since."""
 AUDIT = PREFIX + "audit."
 """And the time and a random part."""
 LONGEST_TEXT = 8000
@@ -236,8 +238,14 @@ class Marks:
     """How long it was parked, which does not count for its deadline."""
     takeovers: int = 0
     """How often it was resumed by the supervisor."""
+    forgiven: int = 0
+    """How many of these do not count."""
     audit: tuple[AuditEntry, ...] = ()
     """What was done to it from outside, oldest first."""
+
+    def is_worn_out(self, most: int | None) -> bool:
+        """Whether it was resumed as often as it may be."""
+        return most is not None and self.takeovers - self.forgiven >= most
 
     @classmethod
     def parse(cls, attributes: Any) -> Marks:
@@ -269,6 +277,7 @@ class Marks:
             timeout=timeout if isinstance(timeout, int | float) else None,
             parked_ms=_int(attributes.get(PARKED_MS)) or 0,
             takeovers=_int(attributes.get(TAKEOVERS)) or 0,
+            forgiven=_int(attributes.get(FORGIVEN)) or 0,
             audit=tuple(audit),
         )
 

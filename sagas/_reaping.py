@@ -81,7 +81,7 @@ def decide(row: Stopped, rules: Rules | None, now: int) -> Decision:
     most = rules.max_recovery_attempts
     if stop.why is not Why.DEAD_LETTER and most is not None:
         most = max(most, MOST_CANCELS)  # a cancel brings no process down
-    if most is not None and marks.takeovers >= most:
+    if marks.is_worn_out(most):
         return Decision(
             Action.PARK,
             reason=f"it was taken up again {marks.takeovers} times, and each time it was stopped "

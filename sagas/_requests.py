@@ -14,6 +14,7 @@ from typing import Any
 from ._errors import CompensationFailedError, SagaCancelledError, SagaOutcomeError, SagaUsageError
 from ._history import StepRecord
 from ._marks import (
+    FORGIVEN,
     NEVER_RAN,
     PARKED_MS,
     PREFIX,
@@ -153,6 +154,8 @@ def retry(seen: Seen, now: int) -> Act | Refusal:
     # Never nothing: it tells, too, that the saga has begun.
     parked_ms = max(1, seen.marks.parked_ms + max(0, now - since))
     marks: dict[str, Any] = {PARKED_MS: parked_ms, STRUGGLING: None}
+    if seen.marks.takeovers:
+        marks[FORGIVEN] = seen.marks.takeovers
     stop = seen.marks.stop
     if stop is not None and stop.why is Why.DEAD_LETTER:
         # It stays stopped; but a person says that the step may be run once more.
@@ -176,6 +179,8 @@ def resolve(
     known = {s.step_id: s.name for s in steps}
     if isinstance(seen.error, CompensationFailedError):
         known = {**{n.step_id: n.name for n in seen.error.not_undone}, **known}
+    if _is_asking(seen, step_id):
+        known.setdefault(step_id, "?")  # it has no row yet
     if step_id not in known:
         names = ", ".join(f"{i}:{n}" for i, n in sorted(known.items())) or "none yet"
         raise SagaUsageError(f"{saga} has no step {step_id}. Its steps: {names}.")
@@ -192,8 +197,8 @@ def resolve(
             f"to go on from there, or `cancel` it to have the step undone."
         )
     marks = resolved_attributes(step_id, note, by, now)
-    if seen.status is SagaStatus.COMPENSATING:
-        return Act(Way.MARK, marks, f"{saga}: {step} counts as undone; the unwinding goes on.")
+    if seen.status is SagaStatus.COMPENSATING or _is_asking(seen, step_id):
+        return Act(Way.MARK, marks, f"{saga}: {step} counts as undone; the saga goes on.")
     act = retry(seen, now)
     if isinstance(act, Refusal):
         return Refusal(
@@ -202,6 +207,13 @@ def resolve(
         )
     message = f"{saga}: {step} counts as undone; the saga was parked and goes on."
     return replace(act, marks={**act.marks, **marks}, message=message)
+
+
+def _is_asking(seen: Seen, step_id: int) -> bool:
+    """Whether a running saga asks the probe of a step, again and again in vain."""
+    struggling = seen.marks.struggling
+    running = seen.status is SagaStatus.PENDING
+    return running and struggling is not None and struggling.step_id == step_id
 
 
 def _being_terminated(seen: Seen) -> Refusal | None:

@@ -299,7 +299,7 @@ class Supervisor:
             marks = Marks.parse(row.attributes)
             rules = _registry.of(row.name)
             most = None if rules is None else rules.max_recovery_attempts
-            if most is not None and marks.takeovers >= most:
+            if marks.is_worn_out(most):
                 reason = (
                     f"its executions ended {marks.takeovers} times without an outcome. Find out "
                     f"why, and `retry`"

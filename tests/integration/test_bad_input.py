@@ -35,6 +35,7 @@ from sagas import (
     saga,
 )
 from steps import StepDefinitionError, idempotency_key, step
+from tests.support.labels import label
 
 LOG: list[Any] = []
 NAN = float("nan")
@@ -241,7 +242,7 @@ def test_two_steps_of_one_name() -> None:
         {"max_recovery_attempts": True},
         {"max_recovery_attempts": "3"},
     ],
-    ids=repr,
+    ids=label,
 )
 def test_options_of_a_saga_that_make_no_sense(options: dict[str, Any]) -> None:
     """A senseless option is refused at import and named."""
@@ -345,7 +346,7 @@ def test_a_start_before_launch(way: str) -> None:
         {"attributes": {"sagas.turn": {"at": 1}}},
         {"attributes": {"sagas.parked": "x"}},
     ],
-    ids=repr,
+    ids=label,
 )
 def test_options_of_a_start_that_make_no_sense(options: dict[str, Any]) -> None:
     """A senseless option of a start is refused when it is given, and named."""
@@ -421,7 +422,7 @@ def test_a_saga_that_does_not_exist(app: sagas.Launched) -> None:
         {"limit": "7"},
         {"limit": 1.5},
     ],
-    ids=repr,
+    ids=label,
 )
 def test_a_list_that_makes_no_sense(app: sagas.Launched, options: dict[str, Any]) -> None:
     """A status that does not exist, or a senseless limit, is refused."""

@@ -29,6 +29,7 @@ from sagas import (
 from sagas._gate import DBOSGate, here
 from sagas._marks import Marks, Parked, Struggling
 from steps import step
+from tests.support.labels import label
 
 from ..conftest import FAST
 from .support import until
@@ -389,7 +390,7 @@ def test_lists_of_what_needs_a_person(client: SagaClient, saga_id: str) -> None:
         {"attributes": {"a": float("nan")}},
         {"status": 7},
     ],
-    ids=str,
+    ids=label,
 )
 def test_filters_that_make_no_sense(client: SagaClient, filters: dict[str, Any]) -> None:
     """A filter that cannot be meant is refused, rather than finding nothing."""

@@ -23,6 +23,7 @@ from steps._attempts import (
 from steps._dbos import PICKLE
 from steps._mode import BLOCKING, ON_LOOP, Blocking, ShuttingDown, alarm, drive
 from steps.abc import Retried
+from tests.support.labels import label
 
 AT_ONCE = RetryPolicy(max_attempts=5, first_delay=0)
 
@@ -233,7 +234,7 @@ def test_an_unstorable_error_among_several() -> None:
         StepFailedError("a.B", "m"),
         NonRetryableError("x"),
     ],
-    ids=repr,
+    ids=label,
 )
 def test_an_error_that_survives_stays_itself(error: Exception) -> None:
     """An error that comes back with its type and arguments is stored as it is."""

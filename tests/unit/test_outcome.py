@@ -26,6 +26,7 @@ from sagas import (
 from sagas import _outcome as outcome
 from sagas._marks import NEVER_RAN, Marks, Parked, Turn, stop_attributes, terminated_attributes
 from sagas._stop import Stop, Why
+from tests.support.labels import label
 
 CAUSE = Failure("charge", 2, "shop.CardError", "no money", "Traceback ...")
 UNDO_FAILURE = Failure("reserve", 1, "OSError", "warehouse closed", "Traceback ...")
@@ -180,7 +181,7 @@ def test_a_portable_error_keeps_what_was_not_undone() -> None:
         PortableWorkflowError("m", "SagaFailedError", None, ["saga_id"]),
         PortableWorkflowError("m", "SagaError", None, {"saga_id": "s"}),
     ],
-    ids=repr,
+    ids=label,
 )
 def test_another_error_is_no_outcome(error: Any) -> None:
     """What is none of ours, or only has its name, is not taken for an outcome."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sagas import SagaUsageError, Supervision, _settings
+from tests.support.labels import label
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,7 @@ def test_what_is_set_holds() -> None:
         {"attention_after": 1.5},
         {"attention_after": True},
     ],
-    ids=str,
+    ids=label,
 )
 def test_what_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     """At once, by the name of the setting."""

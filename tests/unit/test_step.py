@@ -14,6 +14,7 @@ import pytest
 from steps import RetryPolicy, Step, StepDefinitionError, StepError, idempotency_key, step
 from steps._mode import is_async
 from steps.abc import current_key
+from tests.support.labels import label
 
 
 @pytest.fixture(autouse=True)
@@ -299,7 +300,7 @@ def test_arguments_that_do_not_fit_are_told_before_the_body_runs() -> None:
         {"undo": "release"},
         {"undo": lambda: None},
     ],
-    ids=repr,
+    ids=label,
 )
 def test_wrong_options_are_refused_at_the_definition(options: dict[str, Any]) -> None:
     """An option that makes no sense is refused where the decorator stands."""

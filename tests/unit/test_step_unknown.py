@@ -13,6 +13,7 @@ import pytest
 from steps import NOT_DONE, NotDone, RetryPolicy, StepDefinitionError, step
 from steps._policy import FOR_EVER, UNDO_TIMEOUT
 from steps.abc import StepCall
+from tests.support.labels import label
 
 
 def release(result: Any, n: int = 0) -> Any:
@@ -66,7 +67,7 @@ def test_a_timeout_in_seconds(given: Any, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "timeout", [0, -1, float("nan"), float("inf"), "5 min", True, timedelta(0), [3]], ids=repr
+    "timeout", [0, -1, float("nan"), float("inf"), "5 min", True, timedelta(0), [3]], ids=label
 )
 def test_a_timeout_that_is_none(timeout: Any) -> None:
     """A timeout that is no positive, finite span of time is refused at the definition."""
