@@ -3,6 +3,7 @@
 from steps import _step
 
 from . import _running
+from ._blocks import pivot, pivot_async, scope
 from ._client import SagaClient
 from ._current import CurrentSaga, add_compensation, current
 from ._errors import (
@@ -68,7 +69,10 @@ __all__ = [
     "add_compensation",
     "current",
     "launch",
+    "pivot",
+    "pivot_async",
     "saga",
+    "scope",
     "shutdown",
     "supervise",
 ]

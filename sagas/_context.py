@@ -12,6 +12,7 @@ from typing import Any
 from steps._attempts import Codec
 from steps._errors import StepTimeoutError
 from steps._mode import ShuttingDown, alarm, drive, is_async
+from steps._policy import FOR_EVER
 from steps._timeout import Leftover
 from steps._undo import bind_by_hand
 from steps.abc import Compensation, StepCall
@@ -90,6 +91,9 @@ class SagaRun:
         self.turn: Turn | None = None
         self.compensating = False
         self.pivoted = False
+        self.parent: str | None = None
+        self.undo_failure = "halt"
+        self.retriable = FOR_EVER
         self.closed = False
         self.raised: list[tuple[BaseException, int, str]] = []
         self.drawn: dict[int, str] = {}
@@ -387,6 +391,11 @@ class SagaRun:
             ]
         return self._rows
 
+    def pass_pivot(self) -> None:
+        """From here on the saga can only go forward."""
+        self.pivoted = True
+        self.stack.clear()
+
     def add_compensation(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
         """Push an undo by hand."""
         name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
@@ -399,7 +408,8 @@ class SagaRun:
         self.drawn.pop(step_id, None)
         undo = bind_by_hand(fn, args, kwargs)
         compensation = Compensation(name=name, undo=undo, is_async=is_async(fn))
-        self.stack.push(step_id, compensation, current_scope.get())
+        if not self.pivoted:
+            self.stack.push(step_id, compensation, current_scope.get())
 
 
 def _expiry(scope: Scope) -> Stop:

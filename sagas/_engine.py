@@ -22,27 +22,27 @@ This is the only place that handles `BaseException`s at their end; everywhere el
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from steps._attempts import describe, format_traceback
+from steps._attempts import describe, type_name
 from steps._mode import ShuttingDown
+from steps._policy import RetryPolicy
 from steps.abc import current_key, current_recorder
 
 from . import _codec, _dbos, _kept, _outcome, _running
 from ._context import SagaRun
-from ._control import Fault, Interrupted, TurnRound
-from ._errors import Failure, NotUndone, StepRef
+from ._control import Fault, Interrupted, Stuck, TurnRound
+from ._errors import NotUndone, StepRef
 from ._failures import cause_of, clean, leaves_of
 from ._history import failure_of
 from ._host import Host
-from ._marks import PARKED, Marks, Parked, Turn, json_text
+from ._marks import PARKED, Marks, Parked, Turn
 from ._performing import undo
 from ._stack import first_not_passed, is_stale, settled_undos, undo_name, undo_outcomes
-from ._stop import Stop, Why
+from ._stop import Why
 from ._ticket import current_ticket
 from ._verdict import ATOMS
 
@@ -58,6 +58,7 @@ class Engine:
     is_async: bool
     undo_failure: str
     timeout: float | None
+    retriable: RetryPolicy
 
 
 async def execute(saga: Engine, host: Host, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -67,6 +68,7 @@ async def execute(saga: Engine, host: Host, args: tuple[Any, ...], kwargs: dict[
     ticket = current_ticket.get()
     fresh = ticket is not None and ticket.redeem()
     run = SagaRun(saga_id, saga.name, host, _codec.current(), fresh=fresh)
+    run.undo_failure, run.retriable = saga.undo_failure, saga.retriable
     token = current_recorder.set(run)
     key = current_key.set(None)  # of a step that started this, if there is one
     before = _running.add(run)
@@ -176,6 +178,10 @@ async def _forward(
     try:
         if isinstance(run.stop, Fault):
             raise run.stop
+        if isinstance(run.stop, Stuck):
+            return _raise_stuck(run, run.stop)
+        if run.pivoted and (raised is not None or unseen):
+            raise _past_pivot(raised or unseen[0])
         if raised is None and unseen and run.stop is None:
             raised = unseen[0]
         if raised is None and run.turn is None and not _is_stopped(run):
@@ -186,6 +192,19 @@ async def _forward(
     except Fault as fault:
         await _park(run, fault, raised)
     raise outcome from cause
+
+
+def _raise_stuck(run: SagaRun, stuck: Stuck) -> NoReturn:
+    raise _outcome.compensation_failed(
+        run.saga_id, run.name, stuck.cause, stuck.undone, stuck.not_undone
+    )
+
+
+def _past_pivot(raised: BaseException) -> Fault:
+    return Fault(
+        f"it is past its pivot and can only go forward, but its body raised "
+        f"{type_name(raised)}: {describe(raised)}. Mend what is in the way and `retry` it"
+    )
 
 
 def _mismatch(run: SagaRun, raised: BaseException) -> Fault | None:
@@ -202,6 +221,8 @@ def _mismatch(run: SagaRun, raised: BaseException) -> Fault | None:
 
 def _is_stopped(run: SagaRun) -> bool:
     """Whether a saga whose body has come to its end is to turn round all the same."""
+    if run.pivoted:
+        return False
     if run.stopped is None and run.request is not None and run.request.why.is_firm:
         run.stopped = run.request
     return run.stopped is not None
@@ -225,7 +246,7 @@ def _raise_unless_ours(run: SagaRun, raised: BaseException | None) -> None:
 
     A `BaseException` of a step, which the body may have swallowed, was remembered in `stop`.
     """
-    if run.stop is not None and not isinstance(run.stop, Fault | TurnRound):
+    if run.stop is not None and not isinstance(run.stop, Fault | TurnRound | Stuck):
         raise run.stop
     if run.stop is None and isinstance(raised, BaseExceptionGroup):
         rest = raised.subgroup(lambda e: not isinstance(e, Exception | asyncio.CancelledError))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from steps._attempts import describe, run_attempts, type_name
 from steps._errors import StepFailedError
+from steps._policy import ONE_ATTEMPT
 from steps._timeout import limited
 from steps._unknown import NOT_DONE
 from steps.abc import Compensation, Retried, StepCall, current_key
@@ -69,6 +70,8 @@ async def perform(
         BaseException: This execution is over.
     """
     step_id: int = reservation.step_id
+    if run.pivoted:
+        call = _retriable(run, call)
     progress = Progress()
     in_doubt = run.is_in_doubt(step_id)
 
@@ -115,6 +118,12 @@ async def perform(
     if call.undo is not None:
         run.stack.push(step_id, call.undo(result), scope)
     return result
+
+
+def _retriable(run: SagaRun, call: StepCall) -> StepCall:
+    """A step past the pivot: nothing undoes it, and it is tried until it succeeds."""
+    retry = run.retriable if call.retry is ONE_ATTEMPT else call.retry
+    return replace(call, retry=retry, undo=None)
 
 
 async def _once(
@@ -209,9 +218,7 @@ async def _begin(
     if stop is not None and move in (Move.REFUSE, Move.REFUSE_BEGUN, Move.ASK_THEN_REFUSE):
         began = move is Move.REFUSE_BEGUN
         raise stopped_step(run.saga_id, run.name, stop, began=began)
-    return await _try(
-        run, step_id, call, scope, in_doubt=in_doubt, settling=move is Move.SETTLE
-    )
+    return await _try(run, step_id, call, scope, in_doubt=in_doubt, settling=move is Move.SETTLE)
 
 
 async def _try(
@@ -273,6 +280,12 @@ async def _try(
             answer = await _ask(run, step_id, call)
             if answer is not NOT_DONE:
                 return answer
+        if run.pivoted:
+            raise Fault(
+                f"step {step_id} {call.name!r} gave up, past the pivot, where the saga can only go "
+                f"forward: {type_name(error)}: {describe(error)}. Mend what is in its way and "
+                f"`retry` the saga"
+            ) from error
         raise
 
 

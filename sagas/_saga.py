@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from steps._mode import ASYNC_MARK, drive, is_async
 from steps._names import Names, check_name
-from steps._policy import Seconds, seconds
+from steps._policy import FOR_EVER, RetryPolicy, Seconds, policy_or, seconds
 from steps._step import Step
 
 from . import _arguments, _catalog, _dbos, _registry
@@ -60,6 +60,7 @@ class Saga(Generic[P, R_co]):
         timeout: Seconds | None,
         undo_failure: UndoFailure,
         on_terminate: OnTerminate,
+        retriable: RetryPolicy | None,
         max_recovery_attempts: int | None,
     ) -> None:
         body = _saga_function(fn)
@@ -69,7 +70,8 @@ class Saga(Generic[P, R_co]):
         _check_options(undo_failure, on_terminate, max_recovery_attempts)
         limit = None if timeout is None else seconds(timeout, "timeout", error=SagaDefinitionError)
         _names.claim(name, body, given=name != body.__qualname__)
-        engine = Engine(name, body, is_async(body), undo_failure, limit)
+        policy = policy_or(retriable, "retriable", FOR_EVER, error=SagaDefinitionError)
+        engine = Engine(name, body, is_async(body), undo_failure, limit, policy)
         workflow = _dbos.register(
             _workflow_function(engine), name, max_recovery_attempts, _arguments.rebuilder(body)
         )
@@ -279,6 +281,7 @@ def saga(
     timeout: Seconds | None = None,
     undo_failure: UndoFailure = "halt",
     on_terminate: OnTerminate = "compensate",
+    retriable: RetryPolicy | None = None,
     max_recovery_attempts: int | None = DEFAULT_MAX_RECOVERY_ATTEMPTS,
 ) -> Callable[[Callable[P, R]], Saga[P, R]]: ...
 
@@ -291,6 +294,7 @@ def saga(
     timeout: Seconds | None = None,
     undo_failure: UndoFailure = "halt",
     on_terminate: OnTerminate = "compensate",
+    retriable: RetryPolicy | None = None,
     max_recovery_attempts: int | None = DEFAULT_MAX_RECOVERY_ATTEMPTS,
 ) -> Any:
     """
@@ -312,6 +316,8 @@ def saga(
         on_terminate: What to do with a run that was cancelled in DBOS (`DBOS.cancel_workflow`,
             its console or command line, `SetWorkflowTimeout`): "compensate" undoes what it has
             done; "leave" leaves that as it stands, and the saga is TERMINATED.
+        retriable: How often to try a step past the `pivot()` that has no policy of its own;
+            default: for ever. One that gives up there parks the saga.
         max_recovery_attempts: How often one run of it is taken up again after its process died.
             Beyond that it turns round, and a step that was running each time is not run again.
 
@@ -323,6 +329,7 @@ def saga(
         "timeout": timeout,
         "undo_failure": undo_failure,
         "on_terminate": on_terminate,
+        "retriable": retriable,
         "max_recovery_attempts": max_recovery_attempts,
     }
     if fn is not None:

@@ -154,15 +154,21 @@ UNDO_TIMEOUT = 300.0
 """Seconds that one attempt of an undo may take unless it is told otherwise."""
 
 
-def policy_or(policy: Any, what: str, default: RetryPolicy) -> RetryPolicy:
+def policy_or(
+    policy: Any,
+    what: str,
+    default: RetryPolicy,
+    *,
+    error: type[Exception] = StepDefinitionError,
+) -> RetryPolicy:
     """
     `policy`, or `default` where none was given.
 
     Raises:
-        StepDefinitionError: It is something else.
+        StepDefinitionError: (or `error`) It is something else.
     """
     if policy is None:
         return default
     if not isinstance(policy, RetryPolicy):
-        raise StepDefinitionError(f"{what} takes a RetryPolicy, not {policy!r}.")
+        raise error(f"{what} takes a RetryPolicy, not {policy!r}.")
     return policy
