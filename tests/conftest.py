@@ -116,7 +116,12 @@ def _database(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> I
 @pytest.fixture
 def database(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a database of the test's own, with DBOS's tables."""
-    yield from _database(backend, request, tmp_path)
+    before = launched()
+    databases = _database(backend, request, tmp_path)
+    yield next(databases)
+    if launched() is not before:
+        sagas.shutdown()  # before its database goes: it would wait for that to come back
+    next(databases, None)
 
 
 @pytest.fixture(autouse=True)
