@@ -300,13 +300,7 @@ def cancel(saga_id: str) -> None:
 
 
 def resume(saga_id: str, queue: str | None = None) -> None:
-    """
-    Have DBOS run the workflow again, unless it has ended with a result or an error.
-
-    Args:
-        saga_id: The workflow's ID.
-        queue: The queue it is to wait in; None: DBOS's own.
-    """
+    """Have DBOS run the workflow again, from `queue` or its own, unless it has an outcome."""
     DBOS.resume_workflow(saga_id, queue_name=queue)
 
 
@@ -327,9 +321,6 @@ def pending_rows(
         app_version: Which version they belong to.
         executor_id: Who runs them; None: anybody.
         limit: How many at most.
-
-    Returns:
-        DBOS's rows, without arguments and results.
     """
     if not names:
         return []  # to DBOS no name is every name

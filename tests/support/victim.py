@@ -29,6 +29,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
 import sagas
+from sagas import _running
 from steps import RetryPolicy, idempotency_key, step
 
 from .ledger import Entry, FileLedger, Kind
@@ -116,7 +117,7 @@ def _label(statement: str, parameters: Any) -> str | None:
     for mark, label in (("sagas.turn", "mark"), ("sagas.stop", "stop")):
         if any(mark in text for text in texts):
             return label
-    if "CANCELLED" in values or "ENQUEUED" in values:
+    if _given().plan == "dbos-cancel" and {"CANCELLED", "ENQUEUED"} & {*map(str, values)}:
         return "cancel" if "CANCELLED" in values else "resume"
     return "outcome" if "ERROR" in values or "SUCCESS" in values else None
 
@@ -169,6 +170,8 @@ def _stop_once() -> None:
         return
     if orders.plan == "request":
         Context().run(sagas.SagaHandle[Any](orders.saga_id).cancel, "no stock")
+        while (run := _running.of(orders.saga_id)) is not None and not run.request:  # type: ignore[attr-defined]
+            time.sleep(0.001)  # else the rest of the saga may be quicker than the request
     else:
         Context().run(DBOS.cancel_workflow, orders.saga_id)
     asked.touch()
