@@ -47,7 +47,10 @@ MARGIN = timedelta(seconds=120)
 """How far back a look goes behind the one before it: clocks differ, and commits take time."""
 
 BUSY = 20
-"""A round that takes long is followed by a rest of so many times that."""
+"""A round that takes long is followed by a rest of so many times that, ..."""
+
+LONGEST_REST = 2.0
+"""... but of so many seconds at most: it may have waited for a database that was away."""
 
 LOOKS = 4
 """How often to look for an executor within the time after which it counts as gone."""
@@ -142,7 +145,7 @@ class Supervisor:
                 if not self._stopping.is_set():
                     log.warning("The saga supervisor is held up: %r", error)
                 rest = min(max(rest * 2, 0.1), LONGEST_OUTAGE)
-            rest = max(rest, BUSY * (time.monotonic() - began))
+            rest = max(rest, min(BUSY * (time.monotonic() - began), LONGEST_REST))
 
     def round(self) -> None:
         """
