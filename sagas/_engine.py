@@ -39,10 +39,10 @@ from ._errors import Failure, NotUndone, StepRef
 from ._history import failure_of
 from ._host import Host
 from ._marks import PARKED, Marks, Parked, Turn, json_text
-from ._performing import undo
 from ._stack import first_not_passed, is_stale, settled_undos, undo_name, undo_outcomes
 from ._stop import Stop, Why
 from ._ticket import current_ticket
+from ._undoing import undo
 from ._verdict import ATOMS
 
 log = logging.getLogger("sagas")

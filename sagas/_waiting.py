@@ -75,9 +75,10 @@ async def wait(run: SagaRun, topic: str | None, seconds: float | None) -> Any:
     place = f"{PREFIX}sleep.{first}" if topic is None else topic
     run.waiting = Waiting(what)
     try:
-        known = run.live or run.first or first in {row.step_id for row in await run.rows()}
-        message = await _receive(run, place, first, FOR_EVER if seconds is None else seconds)
-        run.live = run.live or not known
+        limit = FOR_EVER if seconds is None else seconds
+        found = [] if run.live or run.first else await run.rows()
+        message, last = await _receive(run, place, first, limit)
+        run.live = run.live or not (run.first or any(row.step_id == last for row in found))
         if topic is not None and message is None:
             assert seconds is not None, "a wait for ever does not run out of time"
             raise StepTimeoutError(f"receive({topic!r})", seconds)
@@ -90,8 +91,8 @@ async def wait(run: SagaRun, topic: str | None, seconds: float | None) -> Any:
     return None if message == NONE else message
 
 
-async def _receive(run: SagaRun, topic: str, first: int, seconds: float) -> Any:
-    """The next message that is no sentinel of another wait."""
+async def _receive(run: SagaRun, topic: str, first: int, seconds: float) -> tuple[Any, int]:
+    """The next message that is no sentinel of another wait, and the ID it is recorded under."""
     began = time.time()
     wait_id, left = first, seconds
     while True:
@@ -103,7 +104,7 @@ async def _receive(run: SagaRun, topic: str, first: int, seconds: float) -> Any:
             not_received(run, error, wait_id)
             raise
         if kind(message) != SENTINEL:
-            return message
+            return message, wait_id
         if message.get("wait") == first:
             stop = Stop.parse(message)
             assert stop is not None, "a sentinel says what has stopped the saga"
