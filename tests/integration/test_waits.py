@@ -397,6 +397,7 @@ def test_after_a_wait_that_ended_live_nothing_is_in_doubt(client: SagaClient, ki
     kill_in_wait(saga_id)
     LEDGER.clear()
     take_up(saga_id, to_end=False)
+    until(lambda: names(saga_id).count("DBOS.sleep") > names(saga_id).count("DBOS.recv"))
     until(lambda: waits(saga_id))
     run: Any = _running.of(saga_id)
     run.request = Stop(Why.CANCEL, "enough")  # noticed when the message is there
