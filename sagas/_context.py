@@ -48,6 +48,8 @@ class SagaRun:
         stop: Once set, raised at every further step: see `_control`.
         turn: Where the saga turns round, if that is known.
         request: What has been asked from outside, and is not obeyed yet.
+        asked_before: Whether that was so when this execution began: it may have run a step only to
+            learn what there is to undo, so the end of its body does not complete the saga.
         stopped: What has stopped the saga, since a step or a wait was recorded to have been.
         timeout: The saga's time limit, in seconds; None where it has none.
         deadline: When it turns round, in seconds since the epoch; None where it has none.
@@ -72,6 +74,7 @@ class SagaRun:
         self.first = fresh
         self.live = fresh
         self.request: Stop | None = None
+        self.asked_before = False
         self.stopped: Stop | None = None
         self.timeout: float | None = None
         self.deadline: float | None = None

@@ -296,13 +296,7 @@ def cancel(saga_id: str) -> None:
 
 
 def resume(saga_id: str, queue: str | None = None) -> None:
-    """
-    Have DBOS run the workflow again, unless it has ended with a result or an error.
-
-    Args:
-        saga_id: The workflow's ID.
-        queue: The queue it is to wait in; None: DBOS's own.
-    """
+    """Have DBOS run the workflow again, from `queue` or its own, unless it has an outcome."""
     DBOS.resume_workflow(saga_id, queue_name=queue)
 
 

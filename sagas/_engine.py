@@ -40,10 +40,10 @@ from ._failures import cause_of, clean, leaves_of
 from ._history import failure_of
 from ._host import Host
 from ._marks import PARKED, Marks, Parked, Turn
-from ._performing import undo
 from ._stack import first_not_passed, is_stale, settled_undos, undo_name, undo_outcomes
 from ._stop import Why
 from ._ticket import current_ticket
+from ._undoing import undo
 from ._verdict import ATOMS
 
 log = logging.getLogger("sagas")
@@ -111,7 +111,7 @@ async def _open(saga: Engine, run: SagaRun, before: Sequence[_running.Run]) -> N
         raise _dbos.LOST[0](f"Saga {run.saga_id} is terminated")
     if marks.parked is not None:
         await run.host.ask(_dbos.mark, run.saga_id, {PARKED: None})
-    run.request = marks.stop
+    run.request, run.asked_before = marks.stop, marks.stop is not None
     run.dead_letter = marks.stop is not None and marks.stop.why is Why.DEAD_LETTER
     run.resolved, run.retries = marks.resolved, marks.retry
     run.struggling = marks.struggling is not None
@@ -223,8 +223,9 @@ def _is_stopped(run: SagaRun) -> bool:
     """Whether a saga whose body has come to its end is to turn round all the same."""
     if run.pivoted:
         return False
-    if run.stopped is None and run.request is not None and run.request.why.is_firm:
-        run.stopped = run.request
+    asked = run.request
+    if run.stopped is None and asked is not None and (asked.why.is_firm or run.asked_before):
+        run.stopped = asked
     return run.stopped is not None
 
 

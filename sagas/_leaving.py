@@ -11,9 +11,9 @@ from ._control import Stuck
 from ._errors import NotUndone, StepRef
 from ._failures import cause_of, clean
 from ._history import failure_of
-from ._performing import undo
 from ._scope import Scope
 from ._stack import undo_name
+from ._undoing import undo
 
 if TYPE_CHECKING:
     from steps.abc import Compensation

@@ -10,7 +10,6 @@ means if none succeeded (`_settling.after_failure`).
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -22,13 +21,12 @@ from steps._errors import StepFailedError
 from steps._policy import ONE_ATTEMPT
 from steps._timeout import limited
 from steps._unknown import NOT_DONE
-from steps.abc import Compensation, Retried, StepCall, current_key
+from steps.abc import Retried, StepCall, current_key
 
 from . import _dbos, _kept, _settings
 from ._control import Fault, TurnRound
 from ._flight import InFlight
 from ._marks import STRUGGLING
-from ._messages import KIND, RESOLVED
 from ._outcome import had_begun, is_refusal, stopped_step
 from ._scope import Scope
 from ._settling import Move, Verdict, after_failure, first_move, is_unsure, says_nothing
@@ -79,7 +77,7 @@ async def perform(
         progress.invoked = True
         if run.turn is not None:
             raise TurnRound  # all that began was recorded before the turn: this did not
-        result = await _once(
+        result = await once(
             run,
             step_id,
             call.name,
@@ -95,14 +93,14 @@ async def perform(
     try:
         outcome = await run.host.run(reservation, call.name, body)
     except BaseException as error:
-        if _keep_refused(run, step_id, call.name, error, progress):
+        if keep_refused(run, step_id, call.name, error, progress):
             run.begun.discard(step_id)
         await sort_out(run, error, step_id, call.name, progress)
         if isinstance(error, Exception):
             run.begun.discard(step_id)
         run.heard = run.heard or progress.invoked
-        attempted = call.attempted and call.undo is not None and isinstance(error, Exception)
-        if attempted and had_begun(error):
+        attempted = call.attempted and isinstance(error, Exception) and had_begun(error)
+        if attempted and call.undo is not None:
             run.stack.push(step_id, call.undo(None), scope)
         raise
     run.heard = run.heard or progress.invoked
@@ -126,7 +124,7 @@ def _retriable(run: SagaRun, call: StepCall) -> StepCall:
     return replace(call, retry=retry, undo=None)
 
 
-async def _once(
+async def once(
     run: SagaRun,
     key: int,
     name: str,
@@ -145,7 +143,7 @@ async def _once(
     return result
 
 
-def _keep_refused(
+def keep_refused(
     run: SagaRun, key: int, name: str, error: BaseException, progress: Progress
 ) -> bool:
     """Keep what DBOS refused to record; whether there was anything to keep."""
@@ -160,14 +158,14 @@ def _keep_refused(
     return False
 
 
-class _ByHand(BaseException):
+class ByHand(BaseException):
     """A person has undone the step that is being tried, asked for or undone."""
 
 
-def _go_on(run: SagaRun, step_id: int) -> None:
+def go_on(run: SagaRun, step_id: int) -> None:
     run.check()
     if run.is_resolved(step_id):
-        raise _ByHand
+        raise ByHand
 
 
 async def _conduct(
@@ -182,9 +180,9 @@ async def _conduct(
         Fault: Nobody can say what became of it.
     """
     try:
-        _go_on(run, step_id)
+        go_on(run, step_id)
         return await _begin(run, step_id, call, scope, in_doubt=in_doubt)
-    except _ByHand:
+    except ByHand:
         raise StepFailedError("resolved", run.resolved[step_id].note) from None
 
 
@@ -237,13 +235,13 @@ async def _try(
             await run.await_leftovers()
         run.begun.add(step_id)
         try:
-            return await once()
+            return await one()
         except Exception as error:
             if not (settling or call.attempted or flight.unknown or says_nothing(error)):
                 run.begun.discard(step_id)
             raise
 
-    async def once() -> Any:
+    async def one() -> Any:
         if call.timeout is None:
             return await run.host.mode.call(call.body, call.is_async)
         return await limited(
@@ -257,13 +255,13 @@ async def _try(
         )
 
     def before() -> None:
-        _go_on(run, step_id)
+        go_on(run, step_id)
         stop = None if settling else run.stopping(scope)
         if stop is not None:
             raise stopped_step(run.saga_id, run.name, stop, began=in_doubt or flight.failed > 0)
 
     try:
-        return await _attempts(run, step_id, call, attempt, flight, before)
+        return await attempts(run, step_id, call, attempt, flight, before)
     except Exception as error:
         verdict = after_failure(
             flight.error,
@@ -322,8 +320,8 @@ async def _ask(run: SagaRun, step_id: int, call: StepCall) -> Any:
 
     asked = replace(call, name=name, retry=call.undo_retry)
     try:
-        before = functools.partial(_go_on, run, step_id)
-        answer = await _attempts(run, step_id, asked, attempt, flight, before)
+        before = functools.partial(go_on, run, step_id)
+        answer = await attempts(run, step_id, asked, attempt, flight, before)
     except Exception as error:
         raise Fault(
             f"step {step_id} {call.name!r} may have taken effect, and its probe failed for good: "
@@ -334,7 +332,7 @@ async def _ask(run: SagaRun, step_id: int, call: StepCall) -> Any:
     return answer.result if isinstance(answer, Retried) else answer
 
 
-async def _attempts(
+async def attempts(
     run: SagaRun,
     step_id: int,
     call: StepCall,
@@ -371,78 +369,12 @@ async def _attempts(
     finally:
         run.in_flight.pop(step_id, None)
         current_key.reset(token)
-    await _struggle_no_more(run)
+    await struggle_no_more(run)
     check_storable(run.codec, step_id, call.name, result)
     return result
 
 
-async def _struggle_no_more(run: SagaRun) -> None:
+async def struggle_no_more(run: SagaRun) -> None:
     if run.struggling:
         run.struggling = False
         await run.host.ask(_dbos.mark, run.saga_id, {STRUGGLING: None})
-
-
-async def undo(run: SagaRun, reservation: Any, name: str, step_id: int, what: Compensation) -> None:
-    """
-    Run one undo as a step of its own.
-
-    Raises:
-        Exception: It failed for good, and that is recorded.
-        Fault: The machinery failed.
-    """
-    progress = Progress()
-    call = StepCall(name, what.undo, str, what.is_async, what.retry, None)
-
-    async def conduct() -> Any:
-        flight = InFlight(name, datetime.now(UTC), settling=True)
-        try:
-            return await _attempts(
-                run, step_id, call, functools.partial(_undo_once, run, name, what), flight, before
-            )
-        except _ByHand:
-            await _struggle_no_more(run)
-            return by_hand(run, step_id)
-
-    before = functools.partial(_go_on, run, step_id)
-
-    async def body() -> Any:
-        progress.invoked = True
-        return await _once(run, 0, name, progress, conduct)
-
-    try:
-        await run.host.run(reservation, name, body)
-    except BaseException as error:
-        _keep_refused(run, 0, name, error, progress)
-        await sort_out(run, error, reservation.step_id, name, progress)
-        raise
-
-
-def by_hand(run: SagaRun, step_id: int) -> dict[str, Any]:
-    """What is recorded of an undo that a person has done."""
-    resolution = run.resolved[step_id]
-    return {KIND: RESOLVED, "note": resolution.note, "by": resolution.by}
-
-
-async def _undo_once(run: SagaRun, name: str, what: Compensation) -> None:
-    async def limit(fn: Callable[[], Any], is_async: bool) -> Any:
-        return await limited(
-            run.host.mode,
-            fn,
-            is_async,
-            name=name,
-            timeout=what.timeout,
-            grace=min(what.timeout, _settings.grace()),
-        )
-
-    result = await limit(what.undo, what.is_async)
-    if not inspect.isawaitable(result):
-        return
-    if run.is_async:  # a lambda around an async function, say
-        await limit(lambda: result, True)
-        return
-    if inspect.iscoroutine(result):
-        result.close()
-    raise Fault(
-        f"{name} returned an awaitable, which a sync saga cannot await, so nothing was "
-        f"undone. Make the undo a plain function"
-    )

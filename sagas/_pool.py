@@ -19,6 +19,11 @@ def limit(threads: int | None) -> None:
     _limit = threads
 
 
+def limited() -> int | None:
+    """How many threads there may be; None: as many as there are sagas."""
+    return _limit
+
+
 def submit(fn: Callable[..., Any], *args: Any) -> Future[Any]:
     """Run `fn` on a thread."""
     global _pool

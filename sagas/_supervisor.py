@@ -48,7 +48,10 @@ MARGIN = timedelta(seconds=120)
 """How far back a look goes behind the one before it: clocks differ, and commits take time."""
 
 BUSY = 20
-"""A round that takes long is followed by a rest of so many times that."""
+"""A round that takes long is followed by a rest of so many times that, ..."""
+
+LONGEST_REST = 2.0
+"""... but of so many seconds at most: it may have waited for a database that was away."""
 
 LOOKS = 4
 """How often to look for an executor within the time after which it counts as gone."""
@@ -72,7 +75,7 @@ class Supervisor:
         by_attributes: Whether the database can search by attributes (PostgreSQL).
         holds: Whether this process holds its executor's name.
         failover: Takes over from other processes that are gone; None: that is off.
-        strangers: Parks what this process has not the code for.
+        strangers: Finds what is this process's by its row, and does not run here.
     """
 
     def __init__(
@@ -142,7 +145,7 @@ class Supervisor:
                 if not self._stopping.is_set():
                     log.warning("The saga supervisor is held up: %r", error)
                 rest = min(max(rest * 2, 0.1), LONGEST_OUTAGE)
-            rest = max(rest, BUSY * (time.monotonic() - began))
+            rest = max(rest, min(BUSY * (time.monotonic() - began), LONGEST_REST))
 
     def round(self) -> None:
         """
@@ -164,7 +167,7 @@ class Supervisor:
             self._revive(saga_id)
         self._report()
         if self._strangers is not None and time.monotonic() >= self._strangers_at:
-            self._strangers.look()
+            self._lost |= set(self._strangers.look())
             self._strangers_at = time.monotonic() + STRANGERS
         if self._failover is not None and time.monotonic() >= self._failover_at:
             self._failover.look()

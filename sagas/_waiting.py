@@ -22,6 +22,7 @@ from ._errors import SagaUsageError
 from ._marks import PREFIX
 from ._messages import KIND, NONE, SENTINEL, kind
 from ._outcome import stopped_step
+from ._scope import current_scope
 from ._sorting import not_received
 from ._stop import Stop, Why
 
@@ -75,14 +76,15 @@ async def wait(run: SagaRun, topic: str | None, seconds: float | None) -> Any:
     place = f"{PREFIX}sleep.{first}" if topic is None else topic
     run.waiting = Waiting(what)
     try:
-        known = run.live or run.first or first in {row.step_id for row in await run.rows()}
-        message = await _receive(run, place, first, FOR_EVER if seconds is None else seconds)
-        run.live = run.live or not known
+        limit = FOR_EVER if seconds is None else seconds
+        found = [] if run.live or run.first else await run.rows()
+        message, last = await _receive(run, place, first, limit)
+        run.live = run.live or not (run.first or any(row.step_id == last for row in found))
         if topic is not None and message is None:
             assert seconds is not None, "a wait for ever does not run out of time"
             raise StepTimeoutError(f"receive({topic!r})", seconds)
     except Exception as error:
-        run.note_stop(error)
+        run.note_stop(error, current_scope.get())
         run.raised.append((error, first, "sleep" if topic is None else "receive"))
         raise
     finally:
@@ -90,8 +92,8 @@ async def wait(run: SagaRun, topic: str | None, seconds: float | None) -> Any:
     return None if message == NONE else message
 
 
-async def _receive(run: SagaRun, topic: str, first: int, seconds: float) -> Any:
-    """The next message that is no sentinel of another wait."""
+async def _receive(run: SagaRun, topic: str, first: int, seconds: float) -> tuple[Any, int]:
+    """The next message that is no sentinel of another wait, and the ID it is recorded under."""
     began = time.time()
     wait_id, left = first, seconds
     while True:
@@ -103,7 +105,7 @@ async def _receive(run: SagaRun, topic: str, first: int, seconds: float) -> Any:
             not_received(run, error, wait_id)
             raise
         if kind(message) != SENTINEL:
-            return message
+            return message, wait_id
         if message.get("wait") == first:
             stop = Stop.parse(message)
             assert stop is not None, "a sentinel says what has stopped the saga"
@@ -127,13 +129,15 @@ async def _look_up(run: SagaRun, topic: str, first: int) -> float | None:
         await _release(run, topic, end)
         raise
     assert run.waiting is not None, "only a wait looks up"
-    stop = run.stopping()
+    scope = current_scope.get()
+    stop = run.stopping(scope)
     if stop is not None and not run.waiting.told:
         run.waiting.told = True
         await run.host.ask(_dbos.send, run.saga_id, sentinel(first, stop), topic)
-    if run.deadline is None or run.waiting.told:
+    deadline = run.next_deadline(scope)
+    if deadline is None or run.waiting.told:
         return None
-    return max(0.0, run.deadline - _dbos.now() / 1000) + 0.001
+    return max(0.0, deadline - _dbos.now() / 1000) + 0.001
 
 
 async def _release(run: SagaRun, topic: str, end: Interrupted) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from . import _dbos, _registry, _running, _settings, _versions
+from . import _dbos, _pool, _registry, _running, _settings, _versions
 from ._failover import Failover
 from ._keeper import Keeper, keeper_of
 from ._lock import ExecutorLock
 from ._session import SessionLock
 from ._strangers import Strangers
 from ._supervisor import Supervisor
+
+LOOKS = 2
+"""At how many looks in a row a saga must not run here before it is taken up again."""
+
+LOOKS_FOR_THREADS = 24
+"""The same where sagas may have to wait for a thread: `max_executor_threads`."""
 
 
 class Watch:
@@ -51,7 +57,12 @@ def watch(app: str, url: str | None, held: ExecutorLock | None) -> Watch:
         by_attributes=(url or "").startswith("postgres"),
         holds=lambda: keeper is None or keeper.holds,
         failover=_failover(app, held),
-        strangers=Strangers(app, _dbos.app_version(), _dbos.executor_id()),
+        strangers=Strangers(
+            app,
+            _dbos.app_version(),
+            _dbos.executor_id(),
+            looks=LOOKS if _pool.limited() is None else LOOKS_FOR_THREADS,
+        ),
     )
     supervisor.start()
     if keeper is not None:

@@ -115,10 +115,27 @@ def test_a_round_that_fails_is_not_the_last(
     assert scene.ledger == ["a", "b", "c", "-c", "-b", "-a"]
 
 
+@pytest.mark.slow
+def test_a_round_that_took_long_is_followed_by_the_next(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round that waited out an outage does not make the supervisor rest for as long again."""
+    rounds: list[float] = []
+
+    def slow(self: Supervisor) -> None:
+        time.sleep(1.0 if not rounds else 0.0)  # the outage; a rest in proportion would be 20 s
+        rounds.append(time.monotonic())
+
+    monkeypatch.setattr(Supervisor, "round", slow)
+    sagas.launch(config, supervision=Supervision(interval=0.05))
+    until(lambda: len(rounds) > 2, timeout=10)
+
+
 def test_it_ends_with_the_application(config: dict[str, Any]) -> None:
     """shutdown() does not wait for its interval."""
+    before = threading.enumerate()
     sagas.launch(config, supervision=Supervision(interval=3600))
-    [thread] = [t for t in threading.enumerate() if t.name == THREAD]
+    thread = next(t for t in threading.enumerate() if t.name == THREAD and t not in before)
     began = time.monotonic()
     sagas.shutdown()
     assert not thread.is_alive()

@@ -18,6 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
 import sagas
+from sagas import _running
 from steps import RetryPolicy, idempotency_key, step
 
 from .ledger import Entry, FileLedger, Kind
@@ -111,8 +113,12 @@ def _label(statement: str, parameters: Any) -> str | None:
         return "row"
     if ("UPDATE", "workflow_status") not in tables:
         return None
-    if any("sagas.turn" in str(getattr(v, "obj", v)) for v in values):  # .obj: of psycopg's JSON
-        return "mark"
+    texts = [str(getattr(v, "obj", v)) for v in values]  # .obj: of psycopg's JSON
+    for mark, label in (("sagas.turn", "mark"), ("sagas.stop", "stop")):
+        if any(mark in text for text in texts):
+            return label
+    if _given().plan == "dbos-cancel" and {"CANCELLED", "ENQUEUED"} & {*map(str, values)}:
+        return "cancel" if "CANCELLED" in values else "resume"
     return "outcome" if "ERROR" in values or "SUCCESS" in values else None
 
 
@@ -152,6 +158,23 @@ def _act(kind: Kind, name: str, note: str = "", fails: bool = False) -> None:
         raise ValueError(f"{name} is refused")
     _ledger().append(Entry(kind, name, key, done=True, note=note))
     point(f"{kind}:{name}:effect")
+    if kind == "step" and name == "c":
+        _stop_once()
+
+
+def _stop_once() -> None:
+    """Have DBOS, or somebody who asks us, cancel the saga, where that is its plan."""
+    orders = _given()
+    asked = Path(orders.folder) / "asked"
+    if orders.plan not in ("dbos-cancel", "request") or asked.exists():
+        return
+    if orders.plan == "request":
+        Context().run(sagas.SagaHandle[Any](orders.saga_id).cancel, "no stock")
+        while (run := _running.of(orders.saga_id)) is not None and not run.request:  # type: ignore[attr-defined]
+            time.sleep(0.001)  # else the rest of the saga may be quicker than the request
+    else:
+        Context().run(DBOS.cancel_workflow, orders.saga_id)
+    asked.touch()
 
 
 def _step_fails(name: str, plan: str) -> bool:
@@ -203,6 +226,7 @@ def _end(plan: str) -> str:
 
     `complete`: it returns. `fail`: its last step has failed. `stubborn`: likewise, and an undo
     fails twice. `vanish`: the body fails with an error of its own, which does not come again.
+    `dbos-cancel`, `request`: step c has had the saga cancelled, by DBOS or by a request.
     """
     if plan == "vanish":
         seen = Path(_given().folder) / "vanished"

@@ -47,6 +47,7 @@ from sagas import (
     launch,
     saga,
     shutdown,
+    supervise,
 )
 from steps import (
     NOT_DONE,
@@ -751,6 +752,8 @@ launch("dbos-config.yaml", name="shop")
 launch(Path("dbos-config.yaml"))
 launch(as_version="1", supervision=Supervision(interval=0.2, grace=timedelta(seconds=1)))
 launch(supervision=Supervision(failover=None, attention_after=3))
+with supervise(Supervision(interval=1), config={"name": "shop"}) as supervised:
+    assert_type(supervised, Launched)
 
 
 @saga(timeout=timedelta(hours=1), on_terminate="leave")

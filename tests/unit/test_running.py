@@ -69,7 +69,8 @@ def test_all_are_fenced() -> None:
     runs = [execution("s"), execution("s"), execution("t")]
     for run in runs:
         _running.add(run)
-    _running.fence_all("gone")
+    _running.bar("gone")
+    _running.unbar()
     assert [run.fenced for run in runs] == [["gone"]] * 3
 
 
