@@ -15,12 +15,10 @@ from . import _dbos
 from ._context import SagaRun
 from ._control import TurnRound
 from ._errors import SagaUsageError
+from ._history import PIVOT
 from ._leaving import begin, leave, set_deadline, shielded
 from ._performing import perform
 from ._scope import Scope, ScopeToken, current_scope
-
-PIVOT = "saga:pivot"
-"""What DBOS records a pivot under."""
 
 
 def _run_here(what: str) -> SagaRun:
@@ -137,11 +135,6 @@ def _pivot(run: SagaRun) -> Any:
             "pivot() was called in a scope. It drops the whole stack, which a scope cannot: call "
             "it in the body, before or after the block."
         )
-    if run.parent is not None:
-        raise SagaUsageError(
-            f"pivot() was called in the child saga {run.saga_id!r}. Its parent must be able to "
-            f"undo it: let the parent pass the pivot."
-        )
     if run.group is not None and run.group.is_busy:
         raise SagaUsageError(
             "pivot() was called while steps are in flight, or in a branch: wait for them first."
@@ -188,8 +181,8 @@ def pivot() -> None:
 
     Raises:
         SagaFailedError: The saga is stopped: it does not pass.
-        SagaUsageError: Outside a saga's body, in a scope, in a child saga, beside steps in flight,
-            or for the second time.
+        SagaUsageError: Outside a saga's body, in a scope, beside steps in flight, or for the second
+            time.
     """
     run = _run_here("pivot()")
     if run.is_async:

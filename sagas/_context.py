@@ -94,7 +94,6 @@ class SagaRun:
         self.turn: Turn | None = None
         self.compensating = False
         self.pivoted = False
-        self.parent: str | None = None
         self.undo_failure = "halt"
         self.retriable = FOR_EVER
         self.closed = False

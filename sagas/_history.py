@@ -18,6 +18,9 @@ from ._outcome import ended_with
 from ._stack import undone_name, undone_step
 from ._status import SagaStatus, StepStatus, saga_status
 
+PIVOT = "saga:pivot"
+"""What DBOS records a pivot under."""
+
 DBOS_QUEUES = "_dbos_"
 """What the names of DBOS's own queues begin with: there it puts what it recovers or resumes."""
 
@@ -243,6 +246,11 @@ def _with_undo(record: StepRecord, row: Mapping[str, Any]) -> StepRecord:
         undo_attempts=attempts_of(output if error is None else error),
         note=None if note is None else str(note),
     )
+
+
+def has_passed_pivot(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a saga's recorded steps tell that it is past its point of no return."""
+    return any(r["function_name"] == PIVOT and r["error"] is None for r in rows)
 
 
 def has_begun(row: Any, marks: Marks) -> bool:

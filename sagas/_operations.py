@@ -53,6 +53,7 @@ class Operations:
             Written before this returns: no crash, of this process or the saga's, loses it.
 
         Raises:
+            PivotPassedError: It is past its pivot and can only go forward.
             SagaNotFoundError: There is no saga of this ID.
             SagaUsageError: Bad input; or called in a saga, or on a running event loop.
         """

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import _codec, _dbos, _requests, _running
-from ._errors import SagaNotFoundError, SagaUsageError
+from ._errors import PivotPassedError, SagaNotFoundError, SagaUsageError
 from ._gate import Gate
-from ._history import has_begun, step_records
+from ._history import has_begun, has_passed_pivot, step_records
 from ._marks import NEVER_RAN, PARKED, AuditEntry, Marks
 from ._messages import KIND, NONE
 from ._outcome import ended_with
@@ -37,6 +37,11 @@ def cancel(gate: Gate, saga_id: str, reason: str = "", *, by: str | None = None)
     _requests.check_request(saga_id, by, reason)
     now = _dbos.now()
     seen = _look(gate, saga_id)
+    if not seen.status.is_final and has_passed_pivot(gate.steps(saga_id)):
+        raise PivotPassedError(
+            f"Saga {saga_id!r} is past its pivot and can only go forward: it is not cancelled. "
+            f"`terminate` stops it where it is."
+        )
     decision = _requests.cancel(seen, _requests.cancel_request(reason, by, now))
     return _carry_out(gate, seen, decision, AuditEntry("cancel", now, by, reason or None))
 
