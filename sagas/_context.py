@@ -5,30 +5,27 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from steps._attempts import Codec
-from steps._errors import StepTimeoutError
-from steps._mode import ShuttingDown, alarm, drive, is_async
+from steps._mode import drive, is_async
 from steps._policy import FOR_EVER
-from steps._timeout import Leftover
 from steps._undo import bind_by_hand
 from steps.abc import Compensation, StepCall
 
-from . import _dbos, _settings
-from ._control import Interrupted, TurnRound
+from . import _dbos
+from ._control import TurnRound
 from ._errors import SagaUsageError
 from ._flight import InFlight
 from ._group import Group
 from ._host import Host, LoopHost
-from ._marks import Resolution, Turn
-from ._outcome import is_refusal, stop_of, stopped_step
+from ._marks import Turn
+from ._outcome import stopped_step
 from ._performing import perform
-from ._scope import Scope, current_scope, nearest_deadline
+from ._scope import Scope, current_scope
 from ._stack import Recorded, Stack
-from ._stop import Stop, Why
+from ._stoppable import Stoppable, expiry
 from ._verdict import is_unseen
 from ._waiting import Waiting, wait
 
@@ -36,7 +33,7 @@ HOPS_TO_BEGIN = 12
 """Turns of the event loop in which a task that was made last must have begun."""
 
 
-class SagaRun:
+class SagaRun(Stoppable):
     """
     One execution of one saga.
 
@@ -45,55 +42,37 @@ class SagaRun:
         first: Whether no execution before it can have begun a step.
         live: Whether its body has been handed an outcome that no earlier execution can have had:
             from there on no step that it calls can have been begun before.
-        stop: Once set, raised at every further step: see `_control`.
         turn: Where the saga turns round, if that is known.
-        request: What has been asked from outside, and is not obeyed yet.
-        asked_before: Whether that was so when this execution began: it may have run a step only to
+        asked_before: Whether it had been asked to stop when this execution began: it may have run a
+            step only to
             learn what there is to undo, so the end of its body does not complete the saga.
-        stopped: What has stopped the saga, since a step or a wait was recorded to have been.
-        timeout: The saga's time limit, in seconds; None where it has none.
-        deadline: When it turns round, in seconds since the epoch; None where it has none.
-        resolved: The steps that a person has undone.
         retries: How often its failed undos were taken up again.
-        compensating: Whether its undos are running.
         raised: The errors that steps handed to the body, with the step's ID and name.
         begun: The steps that may have taken effect without a recorded outcome, as far as is known.
         inherited: Whether the execution before this one has told what it had begun.
         dead_letter: Whether it was given up, as its process died again and again.
         heard: Whether an outcome was got that no earlier execution can have had.
         struggling: Whether it is marked as needing attention for an undo that fails.
-        leftovers: Bodies that went on after their limit.
     """
 
     def __init__(self, saga_id: str, name: str, host: Host, codec: Codec, *, fresh: bool) -> None:
-        self.saga_id = saga_id
+        super().__init__(saga_id, host)
         self.name = name
-        self.host = host
         self.codec = codec
         self.fresh = fresh
         self.first = fresh
         self.live = fresh
-        self.request: Stop | None = None
         self.asked_before = False
-        self.stopped: Stop | None = None
-        self.timeout: float | None = None
-        self.deadline: float | None = None
-        self.resolved: Mapping[int, Resolution] = {}
         self.retries = 0
         self.begun: set[int] = set()
         self.inherited = False
         self.dead_letter = False
         self.struggling = False
         self.heard = False
-        self.leftovers: list[Leftover] = []
         self.waiting: Waiting | None = None
         self.ended = threading.Event()
-        self.bell = host.bell()
         self.stack = Stack()
-        self.stop: BaseException | None = None
         self.turn: Turn | None = None
-        self.compensating = False
-        self.pivoted = False
         self.undo_failure = "halt"
         self.retriable = FOR_EVER
         self.closed = False
@@ -105,7 +84,6 @@ class SagaRun:
         self.thread = threading.get_ident()
         self.is_async = isinstance(host, LoopHost)
         self.group = Group() if self.is_async else None
-        self.ending = alarm.event
         self.unbegun: dict[int, tuple[str, Coroutine[Any, Any, Any]]] = {}
         self.branches: list[tuple[asyncio.Task[Any], BaseException]] = []
         self._rows: list[Recorded] | None = None
@@ -248,19 +226,7 @@ class SagaRun:
                     f"the body had left it: await every task that its block starts."
                 )
             if around.expired:
-                raise stopped_step(self.saga_id, self.name, _expiry(around), began=False)
-
-    def check(self) -> None:
-        """
-        Go on, or not.
-
-        Raises:
-            BaseException: `stop`, or `ShuttingDown`.
-        """
-        if self.stop is None and self.ending.is_set():
-            self.stop = ShuttingDown()
-        if self.stop is not None:
-            raise self.stop
+                raise stopped_step(self.saga_id, self.name, expiry(around), began=False)
 
     @property
     def knows_begun(self) -> bool:
@@ -272,102 +238,6 @@ class SagaRun:
         if self.live or self.first:
             return False
         return not self.inherited or step_id in self.begun
-
-    def stopping(self, scope: Scope | None = None) -> Stop | None:
-        """What keeps a further step of a scope from beginning; None where it may. Undos may."""
-        if self.compensating or self.pivoted:
-            return None
-        if self.request is not None:
-            return self.request
-        if self.deadline is not None and self.deadline <= _dbos.now() / 1000:
-            took = "" if self.timeout is None else f": it did not end within {self.timeout:g} s"
-            return Stop(Why.DEADLINE, f"ran past its deadline{took}", None, _dbos.now())
-        first = nearest_deadline(scope)
-        if first is not None and (first.deadline or 0.0) <= _dbos.now() / 1000:
-            return _expiry(first)
-        return None
-
-    def next_deadline(self, scope: Scope | None) -> float | None:
-        """When the saga, or a scope of it, runs out of time; in seconds since the epoch."""
-        if self.pivoted:
-            return None
-        first = nearest_deadline(scope)
-        both = [self.deadline, None if first is None else first.deadline]
-        return min((d for d in both if d is not None), default=None)
-
-    def turn_is_next(self) -> bool:
-        """Whether a replay has come to where the saga turned round."""
-        return isinstance(self.stop, TurnRound)
-
-    def is_resolved(self, step_id: int) -> bool:
-        """Whether a person has declared the step undone."""
-        return step_id in self.resolved
-
-    def note_stop(self, error: BaseException, scope: Scope | None) -> None:
-        """A step or a wait has told the body that the saga, or a scope, is stopped: it stays so."""
-        stop = stop_of(error)
-        if stop is not None and getattr(error, "saga_id", None) == self.saga_id:
-            self.stopped = stop
-        elif isinstance(error, StepTimeoutError) and is_refusal(error):
-            for around in () if scope is None else scope.chain():
-                around.expired = around.expired or error.name == _expiry(around).reason
-
-    def ask(self, stop: Stop) -> None:
-        """Turn round at the next step, or at once in a wait; called from any thread."""
-        if self.request is None:
-            self.request = stop
-            self.bell.ring()
-
-    def resolve(self, resolved: Mapping[int, Resolution]) -> None:
-        """Go on without the undos of these steps; called from any thread."""
-        self.resolved = resolved
-        self.bell.ring()
-
-    def fence(self, why: str) -> None:
-        """Have this execution begin nothing more and end; called from any thread."""
-        if self.stop is None:
-            self.stop = Interrupted(why)
-        self.bell.ring()
-
-    async def pause(
-        self,
-        seconds: float,
-        *,
-        until: Callable[[], bool],
-        settling: bool,
-        scope: Scope | None = None,
-    ) -> None:
-        """
-        Wait before another attempt; less long if something happens that ends it.
-
-        Args:
-            seconds: How long.
-            until: Whether it is to end before.
-            settling: Whether what stops the saga does not end it.
-            scope: The block that the step is called in.
-
-        Raises:
-            BaseException: As `check`.
-        """
-        ends = time.monotonic() + seconds
-        while True:
-            self.check()
-            left = ends - time.monotonic()
-            if left <= 0 or until() or not (settling or self.stopping(scope) is None):
-                return
-            deadline = None if settling or self.compensating else self.next_deadline(scope)
-            if deadline is not None:
-                left = min(left, max(deadline - _dbos.now() / 1000, 0.0) + 0.001)
-            await self.bell.wait(left)
-
-    async def await_leftovers(self) -> None:
-        """Give bodies that went on after their limit a bounded time to end."""
-        while self.leftovers:  # until then they stay here, for whoever else must wait for them
-            leftover = self.leftovers[0]
-            left = leftover.since + _settings.grace() - time.monotonic()
-            await leftover.wait(self.host.mode, max(0.0, left))
-            if leftover in self.leftovers:
-                self.leftovers.remove(leftover)
 
     def draw(self, name: str) -> Any:
         """
@@ -412,10 +282,6 @@ class SagaRun:
         compensation = Compensation(name=name, undo=undo, is_async=is_async(fn))
         if not self.pivoted:
             self.stack.push(step_id, compensation, current_scope.get())
-
-
-def _expiry(scope: Scope) -> Stop:
-    return Stop(Why.SCOPE, f"scope {scope.name}", None, _dbos.now(), scope.timeout)
 
 
 async def _refused(refusal: BaseException) -> Any:

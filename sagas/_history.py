@@ -250,7 +250,7 @@ def _with_undo(record: StepRecord, row: Mapping[str, Any]) -> StepRecord:
 
 def has_passed_pivot(rows: Iterable[Mapping[str, Any]]) -> bool:
     """Whether a saga's recorded steps tell that it is past its point of no return."""
-    return any(r["function_name"] == PIVOT and r["error"] is None for r in rows)
+    return any(r.get("function_name") == PIVOT and r["error"] is None for r in rows)
 
 
 def has_begun(row: Any, marks: Marks) -> bool:

@@ -46,7 +46,10 @@ SAGAS = [
     "add_compensation",
     "current",
     "launch",
+    "pivot",
+    "pivot_async",
     "saga",
+    "scope",
     "shutdown",
     "supervise",
 ]

@@ -45,7 +45,10 @@ from sagas import (
     add_compensation,
     current,
     launch,
+    pivot,
+    pivot_async,
     saga,
+    scope,
     shutdown,
     supervise,
 )
@@ -771,6 +774,24 @@ async def waits_async(order: int) -> object:
 
 
 waits.options(timeout=5).start(1)
+
+
+@saga(retriable=RetryPolicy(max_attempts=None))
+def in_blocks(order: int) -> int:
+    with scope(name="first try", timeout=timedelta(minutes=1)) as nothing:
+        assert_type(nothing, None)
+    pivot()
+    return order
+
+
+@saga
+async def in_blocks_async(order: int) -> int:
+    async with scope():
+        await sleep_async(1)
+    await pivot_async()
+    return order
+
+
 shutdown()
 shutdown(timeout=timedelta(seconds=3))
 reached_by_the_package: str = sagas.SagaStatus.FAILED.value

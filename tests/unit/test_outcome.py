@@ -117,7 +117,10 @@ def test_a_saga_that_was_stopped_says_by_whom(
     assert getattr(error, "reason", stop.reason) == stop.reason
     step = outcome.stopped_step("order-7", "fulfil", stop, began=True)
     assert type(step) is kind
-    assert outcome.stop_of(pickle.loads(pickle.dumps(step))) == (stop, True)
+    again = pickle.loads(pickle.dumps(step))
+    assert outcome.stop_of(again) == stop
+    assert outcome.had_begun(again)
+    assert outcome.is_refusal(again)
     assert outcome.stop_of(error) is None
 
 
