@@ -103,12 +103,8 @@ def _why(row: Stopped, now: int) -> Stop:
     if row.dbos_status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
         reason = "its process died again and again, and DBOS gave it up"
         return Stop(Why.DEAD_LETTER, reason, None, now)
-    if asked is not None and asked.why is Why.DEAD_LETTER:
-        return asked
     if asked is not None:
-        why = Why.DBOS_TIMEOUT if asked.why.is_timeout else Why.DBOS_CANCEL
-        reason = asked.reason if asked.why.is_firm else asked.text
-        return Stop(why, reason, asked.by, asked.time)
+        return asked  # it is there when the next execution begins, so it is obeyed
     if row.timed_out:
         return Stop(Why.DBOS_TIMEOUT, "ran past the timeout of its DBOS workflow", None, now)
     return Stop(Why.DBOS_CANCEL, "was cancelled in DBOS", None, now)
