@@ -296,6 +296,7 @@ class Supervisor:
 
     def _revive(self, saga_id: str) -> None:
         if _running.of(saga_id) is not None:
+            self._lost.discard(saga_id)  # the execution that goes on tells of its own end
             return
         row = _dbos.outside(_dbos.light_row, saga_id)
         if row is not None and row.status == "PENDING" and row.executor_id == self._executor:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import time
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, SetWorkflowID
 
 import sagas
@@ -20,6 +22,7 @@ from sagas import (
     _registry,
     _running,
     _supervisor,
+    _watch,
     saga,
 )
 from sagas._marks import TAKEOVERS
@@ -291,3 +294,114 @@ def test_a_module_may_be_imported_late(app: sagas.Launched, config: dict[str, An
     here.look()
     here.look()
     assert row(saga_id).status == "PENDING"
+
+
+# --- sagas that are this process's, and do not run
+
+
+LATE = "late-queue"
+OFTEN = sagas.Supervision(interval=0.02)
+
+
+class Looks:
+    """How many looks for strangers there have been, and what each has found."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.found: list[list[str]] = []
+        look = Strangers.look
+
+        def counted(strangers: Strangers) -> list[str]:
+            found = look(strangers)
+            self.found.append(found)
+            return found
+
+        monkeypatch.setattr(Strangers, "look", counted)
+        monkeypatch.setattr(_supervisor, "STRANGERS", 0.02)
+
+    def wait_for(self, more: int) -> None:
+        """Wait for so many looks that begin from now on."""
+        count = len(self.found) + 1
+        until(lambda: len(self.found) >= count + more)
+
+
+def claim_without_running(config: dict[str, Any], seen: Looks) -> tuple[Scene, int]:
+    """A saga that this process has taken from a queue and does not run; the looks before that."""
+    scene = staged()
+    url = sa.make_url(config["system_database_url"])
+    client = DBOSClient(system_database_url=config["system_database_url"])
+    options = {"workflow_name": "stage-sync", "queue_name": LATE, "workflow_id": scene.saga_id}
+    client.enqueue({**options, "application_name": config["name"]})  # type: ignore[typeddict-item]
+    client.destroy()
+    on_server = url.get_backend_name() != "sqlite"
+    engine = sa.create_engine(url.set(drivername="postgresql+psycopg") if on_server else url)
+    claim = (
+        f"UPDATE {'dbos.' * on_server}workflow_status SET status = 'PENDING', "
+        "executor_id = :executor, application_version = :version, started_at_epoch_ms = :now, "
+        "recovery_attempts = recovery_attempts + 1 WHERE workflow_uuid = :saga"
+    )
+    with engine.begin() as connection:
+        values = {
+            "executor": DBOS.executor_id,
+            "version": DBOS.application_version,
+            "now": int(time.time() * 1000),
+            "saga": scene.saga_id,
+        }
+        before = len(seen.found)
+        assert connection.execute(sa.text(claim), values).rowcount == 1
+    engine.dispose()
+    DBOS.register_queue(LATE, polling_interval_sec=0.02)
+    return scene, before
+
+
+@pytest.mark.parametrize(
+    ("threads", "looks"), [(None, _watch.LOOKS), (2, _watch.LOOKS_FOR_THREADS)]
+)
+def test_a_saga_that_was_taken_and_does_not_run_goes_on(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, threads: int | None, looks: int
+) -> None:
+    """It is resumed once, after more looks where it may only wait for a thread."""
+    seen = Looks(monkeypatch)
+    settings = config if threads is None else {**config, "max_executor_threads": threads}
+    sagas.launch(settings, supervision=OFTEN)
+    scene, before = claim_without_running(config, seen)
+    assert scene.handle.result(timeout=PATIENCE) == "done"
+    assert scene.calls == ["a", "b", "c", "d"]
+    first = next(n for n, found in enumerate(seen.found) if found)
+    assert seen.found[first] == [scene.saga_id]
+    assert first - before >= looks - 1
+    seen.wait_for(2 * _watch.LOOKS)
+    assert scene.bodies == 1
+    assert row(scene.saga_id).attributes[TAKEOVERS] == 1
+    assert [found for found in seen.found if found] == [[scene.saga_id]]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_saga_that_runs_is_left_alone(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """However often it is looked at in a long step, it is not taken for one that does not run."""
+    seen = Looks(monkeypatch)
+    sagas.launch(config, supervision=OFTEN)
+    scene = staged(hold=("c",))
+    SAGAS[form].options(saga_id=scene.saga_id).start()
+    scene.wait_until_at("c")
+    seen.wait_for(3 * _watch.LOOKS)
+    scene.open("c")
+    assert scene.handle.result(timeout=PATIENCE) == "done"
+    seen.wait_for(2 * _watch.LOOKS)
+    assert (scene.bodies, scene.calls) == (1, ["a", "b", "c", "d"])
+    assert TAKEOVERS not in (row(scene.saga_id).attributes or {})
+    assert not any(seen.found)
+
+
+def test_a_saga_that_was_lost_and_runs_again_is_left_alone(app: sagas.Launched) -> None:
+    """What ended one execution of it does not have it resumed at the end of the next one."""
+    scene = staged(hold=("c",))
+    SAGAS["sync"].options(saga_id=scene.saga_id).start()
+    scene.wait_until_at("c")
+    supervisor = _supervisor.Supervisor(DBOS.executor_id, by_attributes=False)
+    supervisor.lost(scene.saga_id)
+    supervisor.round()
+    assert not supervisor._lost, "the execution that goes on tells of its own end"
+    scene.open("c")
+    assert scene.handle.result(timeout=PATIENCE) == "done"

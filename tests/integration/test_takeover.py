@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from dbos import DBOSClient
 
 from sagas import SagaClient, SagaState, SagaStatus, StepStatus
+from sagas._marks import TAKEOVERS
 from sagas._session import Session, lock_key
 from tests.support.crew import APP, CONCURRENCY, Member, Worker, entries
 from tests.support.ledger import Entry, first_undone, standing
@@ -120,6 +122,44 @@ def test_a_worker_is_killed_under_load(hire: Any, client: SagaClient, tmp_path: 
     assert most == CONCURRENCY
     assert crew[0].is_alive
     assert crew[2].is_alive
+
+
+def test_sagas_all_over_are_cancelled_in_dbos(
+    hire: Any, client: SagaClient, database: str, tmp_path: Path
+) -> None:
+    """Each is turned round once, by whichever worker, and each of its undos runs once."""
+    crew = hire(3)
+    steps = {"waiting": (2,), "pausing": (1, 2), "receiving": (1,)}
+    places = {f"{kind}-{n}": n % 3 for kind in steps for n in range(10)}
+    for saga_id, number in places.items():
+        assert crew[number].tell(saga_id.split("-")[0], saga_id) == "ok"
+    held = {(f"{i}:2", False) if i.startswith("waiting") else (f"{i}:1", True) for i in places}
+    until(lambda: held <= {(e.key, e.done) for e in entries(tmp_path)})
+    dbos = DBOSClient(system_database_url=database)
+    for saga_id in places:
+        dbos.cancel_workflow(saga_id)
+    (tmp_path / "gate").touch()
+    states = all_ended(client, len(places))
+    rows = {r.workflow_id: r for r in dbos.list_workflows()}
+    ledgers = by_saga(tmp_path)
+    for saga_id in places:
+        assert states[saga_id].status is SagaStatus.FAILED, states[saga_id]
+        assert rows[saga_id].attributes[TAKEOVERS] == 1
+        done = [(e.kind, e.name) for e in ledgers[saga_id] if e.done]
+        # A worker that did not run it settles the step that may have been interrupted.
+        works = list(dict.fromkeys(name for kind, name in done if kind == "step"))
+        count = len(works)
+        assert count in steps[saga_id.split("-")[0]]
+        assert works == [f"work {n}" for n in range(count)]
+        assert [name for kind, name in done if kind == "undo"] == works[::-1]
+        assert done[-count:] == [("undo", name) for name in works[::-1]]
+        undone = [n.split(":")[1] for n in _names(dbos, saga_id) if n.startswith("undo:")]
+        assert undone == [str(n) for n in range(count, 0, -1)]
+    dbos.destroy()
+
+
+def _names(dbos: DBOSClient, saga_id: str) -> list[str]:
+    return [row["function_name"] for row in dbos.list_workflow_steps(saga_id)]
 
 
 def test_a_poisonous_saga_is_parked(hire: Any, client: SagaClient, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ for each line that it reads one with the answer. Its sagas write their effects t
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ from dbos import DBOS
 
 import sagas
 from sagas import Supervision, current, saga
-from steps import idempotency_key, step
+from steps import idempotency_key, receive_async, step
 
 from .ledger import Entry, FileLedger, Kind
 
@@ -112,13 +113,24 @@ def poisonous() -> None:
     kill_the_process()
 
 
+@step(name="work", undo=undo_work)
+async def work_async(number: int) -> int:
+    with _written("step", f"work {number}"):
+        await asyncio.sleep(0.1)
+    return number
+
+
+def _wait_at_gate() -> None:
+    deadline = time.monotonic() + 60
+    while not (_folder / "gate").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 @step(undo=undo_work)
 def wait_at_gate(number: int) -> int:
     with _written("step", f"work {number}"):
-        deadline = time.monotonic() + 60
-        while not (_folder / "gate").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        _wait_at_gate()
     return number
 
 
@@ -130,7 +142,29 @@ def waiting() -> str:
     return "done"
 
 
-SAGAS = {"direct": direct, "queued": queued, "poisonous": poisonous, "waiting": waiting}
+@saga(name="crew.pausing", max_recovery_attempts=5)
+def pausing() -> str:
+    work(0)
+    _wait_at_gate()
+    work(1)
+    return "done"
+
+
+@saga(name="crew.receiving", max_recovery_attempts=5)
+async def receiving() -> str:
+    await work_async(0)
+    await receive_async("go")
+    return "done"
+
+
+SAGAS: dict[str, Any] = {
+    "direct": direct,
+    "queued": queued,
+    "poisonous": poisonous,
+    "waiting": waiting,
+    "pausing": pausing,
+    "receiving": receiving,
+}
 
 
 def settings(member: Member) -> dict[str, Any]:

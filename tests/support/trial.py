@@ -15,11 +15,13 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 from . import victim
 from .ledger import Entry, FileLedger, first_undone, keys_by_call, standing
@@ -134,19 +136,25 @@ class Laboratory:
         if not self._fork:
             command = [sys.executable, "-m", "tests.support.victim", json.dumps(asdict(orders))]
             return subprocess.run(command, cwd=ROOT, timeout=TIMEOUT, check=False).returncode
-        process = _server.Process(target=victim.run_as_process, args=(orders,))
-        with _one_at_a_time:
-            process.start()
-        ended = wait([process.sentinel], TIMEOUT)
-        with _one_at_a_time:
-            if not ended:
-                process.kill()
-            process.join()
-            exitcode = process.exitcode
-            process.close()
-        assert ended, f"{what}: no end within {TIMEOUT} s"
-        assert exitcode is not None
-        return exitcode
+        return run_forked(victim.run_as_process, orders, what)
+
+
+def run_forked(program: Callable[[Any], None], orders: Any, what: str) -> int:
+    """Run a program in a process of its own, forked from the server; its exit code."""
+    _start_server()
+    process = _server.Process(target=program, args=(orders,))
+    with _one_at_a_time:
+        process.start()
+    ended = wait([process.sentinel], TIMEOUT)
+    with _one_at_a_time:
+        if not ended:
+            process.kill()
+        process.join()
+        exitcode = process.exitcode
+        process.close()
+    assert ended, f"{what}: no end within {TIMEOUT} s"
+    assert exitcode is not None
+    return exitcode
 
 
 def plain(name: str) -> str:
