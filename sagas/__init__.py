@@ -26,7 +26,7 @@ from ._errors import (
 )
 from ._handle import SagaHandle
 from ._history import SagaState, StepRecord
-from ._launch import Launched, launch, shutdown, supervise
+from ._launch import Launched, launch, shutdown, shutdown_async, supervise
 from ._marks import AuditEntry
 from ._requests import RequestResult
 from ._saga import Saga, saga
@@ -74,6 +74,7 @@ __all__ = [
     "saga",
     "scope",
     "shutdown",
+    "shutdown_async",
     "supervise",
 ]
 

@@ -22,12 +22,13 @@ This is the only place that handles `BaseException`s at their end; everywhere el
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from steps._attempts import describe, type_name
+from steps._attempts import as_plain_data, describe, format_traceback, type_name
 from steps._mode import ShuttingDown
 from steps._policy import RetryPolicy
 from steps.abc import current_key, current_recorder
@@ -160,6 +161,8 @@ async def _forward(
     run.in_body = True
     try:
         value = await run.host.mode.call(lambda: saga.body(*args, **kwargs), saga.is_async)
+    except SystemExit as error:
+        raised = as_plain_data(error)  # the body's failure: a saga does not end the process
     except BaseException as error:
         raised = error
     run.in_body = False
@@ -185,6 +188,8 @@ async def _forward(
         if raised is None and unseen and run.stop is None:
             raised = unseen[0]
         if raised is None and run.turn is None and not _is_stopped(run):
+            if not (run.fresh or run.first):
+                await _check_passed(run, _dbos.reserve().step_id)
             _check_storable(run, value)
             return value
         cause = raised if run.turn is None else None
@@ -334,7 +339,9 @@ async def _unwind(
             elif before.failed:
                 raise await _recorded_error(run, before.step_id)
         except Exception as error:
-            failure = clean(failure_of(error, compensation.name, step_id))
+            told = failure_of(error, compensation.name, step_id)
+            text = told.traceback or format_traceback(error)
+            failure = clean(dataclasses.replace(told, traceback=text))
             log.error("Saga %s: %s failed for good: %s", run.saga_id, name, failure.message)
             not_undone.append(NotUndone(step_id, compensation.name, failure))
         else:

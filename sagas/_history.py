@@ -17,6 +17,7 @@ from ._messages import NONE, RESOLVED, SENTINEL, kind
 from ._outcome import ended_with
 from ._stack import undone_name, undone_step
 from ._status import SagaStatus, StepStatus, saga_status
+from ._stop import Stop
 
 PIVOT = "saga:pivot"
 """What DBOS records a pivot under."""
@@ -199,6 +200,7 @@ def _step_record(row: Mapping[str, Any]) -> StepRecord:
         row["output"],
     )
     status = StepStatus.COMPLETED if error is None else _how_it_failed(error)
+    told = None if error is None else failure_of(error, name, step_id)
     if name == _WAITING:
         since = at(row["started_at_epoch_ms"])
         return StepRecord(step_id, "receive", StepStatus.PENDING, executed_at=since)
@@ -207,6 +209,7 @@ def _step_record(row: Mapping[str, Any]) -> StepRecord:
         name = "receive"
         if kind(output) == SENTINEL:
             status, result = StepStatus.FAILED, None
+            told = _ended_by(output, step_id)
         elif output == NONE:
             result = None
     return StepRecord(
@@ -214,11 +217,20 @@ def _step_record(row: Mapping[str, Any]) -> StepRecord:
         name=name,
         status=status,
         result=result,
-        error=None if error is None else failure_of(error, name, step_id),
+        error=told,
         attempts=attempts_of(output if error is None else error),
         executed_at=at(row["started_at_epoch_ms"]),
         completed_at=at(row["completed_at_epoch_ms"]),
     )
+
+
+def _ended_by(sentinel: Any, step_id: int) -> Failure | None:
+    """What has ended a wait."""
+    stop = Stop.parse(sentinel)
+    if stop is None:
+        return None
+    kind_of = "SagaTimeoutError" if stop.why.is_timeout else "SagaCancelledError"
+    return Failure("receive", step_id, f"sagas.{kind_of}", stop.text)
 
 
 def _how_it_failed(error: Any) -> StepStatus:
@@ -228,13 +240,15 @@ def _how_it_failed(error: Any) -> StepStatus:
 
 def _with_undo(record: StepRecord, row: Mapping[str, Any]) -> StepRecord:
     error, output = row["error"], row["output"]
-    note = None
-    if error is not None:
-        status = StepStatus.COMPENSATION_FAILED
-    elif kind(output) == RESOLVED:
-        status, note = StepStatus.RESOLVED, output.get("note")
-    else:
-        status = StepStatus.COMPENSATED
+    if error is None and kind(output) == RESOLVED:
+        # What its own undo had come to is told as it was.
+        return replace(
+            record,
+            status=StepStatus.RESOLVED,
+            compensated_at=at(row["completed_at_epoch_ms"]),
+            note=str(output.get("note")),
+        )
+    status = StepStatus.COMPENSATED if error is None else StepStatus.COMPENSATION_FAILED
     return replace(
         record,
         status=status,
@@ -244,7 +258,6 @@ def _with_undo(record: StepRecord, row: Mapping[str, Any]) -> StepRecord:
         if error is None
         else failure_of(error, row["function_name"], record.step_id),
         undo_attempts=attempts_of(output if error is None else error),
-        note=None if note is None else str(note),
     )
 
 

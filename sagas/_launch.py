@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import threading
 import time
 from types import TracebackType
@@ -19,6 +21,7 @@ from . import (
     _kept,
     _lock,
     _pool,
+    _registry,
     _running,
     _settings,
     _versions,
@@ -136,7 +139,7 @@ def launch(
     with _guard:
         if _current is not None:
             raise SagaUsageError("launch() was called twice; call shutdown() in between.")
-        if _versions.own_version() is not None:
+        if _pool.off_loop(_versions.own_version) is not None:
             raise SagaUsageError(
                 "DBOS is launched already, by the application itself. Call supervise() in place "
                 "of launch(), or leave launching DBOS to launch()."
@@ -241,7 +244,7 @@ def supervise(supervision: Supervision | None = None, *, config: _config.Config 
                 "The sagas of this process are supervised already, by launch() or supervise(); "
                 "call shutdown() in between."
             )
-        own = _versions.own_version()
+        own = _pool.off_loop(_versions.own_version)
         if own is None:
             raise SagaUsageError(
                 "supervise() was called before DBOS.launch(). launch() does both: use it in their "
@@ -257,7 +260,9 @@ def supervise(supervision: Supervision | None = None, *, config: _config.Config 
 
 def _join(settings: dict[str, Any], own: Any) -> Launched:
     url = settings.get("system_database_url")
-    if url is None or not _versions.is_in(own, url, settings.get("dbos_system_schema")):
+    if url is None or not _pool.off_loop(
+        _versions.is_in, own, url, settings.get("dbos_system_schema")
+    ):
         where = "a system_database_engine" if url is None else _config.safe(url)
         raise SagaUsageError(
             f"supervise() was told of {where}, and DBOS uses another database. Give it the "
@@ -298,12 +303,30 @@ def shutdown(*, timeout: Seconds = 0) -> None:
     with _guard:
         if _current is None:
             return
-        deadline = time.monotonic() + patience
-        while _running.count() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        _let_end(_current.config["name"], time.monotonic() + patience)
         try:
             _current.end()
         finally:
             _current = None
             _catalog.forget()
             _kept.forget_all()
+
+
+def _let_end(app: str, deadline: float) -> None:
+    """Wait until DBOS has recorded what became of the sagas that run here."""
+    look = 0.02
+    while time.monotonic() < deadline and (_running.count() or _pool.off_loop(_runs_any, app)):
+        time.sleep(look)
+        look = min(look * 1.5, 0.25)
+
+
+def _runs_any(app: str) -> bool:
+    """Whether a saga is this process's by its row: begun in a moment, or ended just now."""
+    names, version = _registry.names(), _dbos.app_version()
+    found = _dbos.pending_rows(names, app, version, executor_id=_dbos.executor_id(), limit=1)
+    return bool(found)
+
+
+async def shutdown_async(*, timeout: Seconds = 0) -> None:
+    """`shutdown`, for use on an event loop: the sagas that run on it can come to their end."""
+    await asyncio.to_thread(functools.partial(shutdown, timeout=timeout))

@@ -101,7 +101,7 @@ def terminated(saga_id: str, name: str, stop: Stop, failure: Failure | None) -> 
     why = f": {stop.reason}" if stop.reason else ""
     return SagaTerminatedError(
         f"Saga {saga_id!r} ({name}) was terminated{who}{why}. What it had done and not yet undone "
-        f"stands; its history tells.",
+        f"stands: see its history, which does not show a step that was running.",
         saga_id=saga_id,
         failure=failure,
     )

@@ -183,6 +183,9 @@ async def _conduct(
         go_on(run, step_id)
         return await _begin(run, step_id, call, scope, in_doubt=in_doubt)
     except ByHand:
+        stop = run.stopping(scope)
+        if stop is not None:
+            raise stopped_step(run.saga_id, run.name, stop, began=False) from None
         raise StepFailedError("resolved", run.resolved[step_id].note) from None
 
 

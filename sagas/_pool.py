@@ -1,4 +1,4 @@
-"""Threads for sync sagas that are started from this process."""
+"""Threads: for sync sagas that are started from this process, and off an event loop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
+
+from . import _dbos
+
+T = TypeVar("T")
 
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
@@ -40,3 +44,19 @@ def close() -> None:
         if _pool is not None:
             _pool.shutdown(wait=False, cancel_futures=True)
             _pool = None
+
+
+def off_loop(fn: Callable[..., T], *args: Any) -> T:
+    """`outside`, on a thread: DBOS refuses its blocking calls where an event loop is running."""
+    answer: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(_dbos.outside(fn, *args))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    return answer.result()

@@ -78,6 +78,14 @@ def decide(row: Stopped, rules: Rules | None, now: int) -> Decision:
     stop = _why(row, now)
     if rules.on_terminate == "leave" and stop.why is not Why.DEAD_LETTER and marks.stop is None:
         return Decision(Action.TERMINATE, stop)
+    asked = marks.stop
+    gave_up = row.dbos_status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
+    if gave_up and asked is not None and asked.why is Why.DEAD_LETTER:
+        return Decision(
+            Action.PARK,
+            reason="its process died again and again, also when it was to turn round. Find out "
+            "what brings it down, and `retry`",
+        )
     most = rules.max_recovery_attempts
     if stop.why is not Why.DEAD_LETTER and most is not None:
         most = max(most, MOST_CANCELS)  # a cancel brings no process down

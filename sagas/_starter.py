@@ -247,6 +247,7 @@ class Starter(Generic[P, R_co]):
             SagaConflictError: See `start`.
             SagaUsageError: See `start`.
         """
+        refuse_on_loop(f"{self._saga.name}.run()", "await run_async(...)")
         return self.start(*args, **kwargs).result()
 
     @overload

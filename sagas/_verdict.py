@@ -42,7 +42,9 @@ def check_storable(codec: Codec, step_id: int, name: str, result: Any) -> None:
     except Exception as error:
         raise Fault(
             f"what step {step_id} {name!r} returned cannot be stored ({error!r}). The step took "
-            f"effect, which the history does not show; make it return a value that can be pickled"
+            f"effect, which the history does not show; make it return a value that can be pickled",
+            step_id,
+            name,
         ) from error
 
 

@@ -41,7 +41,7 @@ def watch(app: str, url: str | None, held: ExecutorLock | None) -> Watch:
         url: Its system database, where that is known.
         held: The name of this process.
     """
-    _versions.warn_of_stranded(app)
+    _pool.off_loop(_versions.warn_of_stranded, app)
 
     def regained() -> None:
         _running.unbar()

@@ -153,6 +153,7 @@ def _limited_blocking(
 async def _limited_on_loop(
     fn: Callable[[], Any], name: str, timeout: float, grace: float, left_behind: LeftBehind
 ) -> Any:
+    began = asyncio.get_running_loop().time()
     body = asyncio.get_running_loop().create_task(_awaited(fn), context=_without_dbos())
     try:
         done, _ = await asyncio.wait({body}, timeout=timeout)
@@ -169,6 +170,15 @@ async def _limited_on_loop(
     except asyncio.CancelledError:
         body.cancel()
         raise
+    took = asyncio.get_running_loop().time() - began
+    if took > timeout + MOMENT:
+        log.warning(
+            "%s took %.2f s, and its limit is %g s: it blocked the event loop, so nothing could "
+            "stop it. Use asyncio.to_thread for blocking calls.",
+            name,
+            took,
+            timeout,
+        )
     return body.result()
 
 

@@ -51,6 +51,7 @@ SAGAS = [
     "saga",
     "scope",
     "shutdown",
+    "shutdown_async",
     "supervise",
 ]
 

@@ -238,7 +238,7 @@ def test_an_undo_of_a_block_that_fails_parks(shared_app: sagas.Launched, saga_of
     assert LEDGER == ["a", "b", "c", "undo c", "undo b", "otherwise"]
 
 
-@saga
+@saga(name="scopes.late")
 def late(wait: bool) -> str:
     do("a")
     try:
@@ -253,7 +253,7 @@ def late(wait: bool) -> str:
     return "never"
 
 
-@saga
+@saga(name="scopes.late_async")
 async def late_async(wait: bool) -> str:
     await do_async("a")
     try:

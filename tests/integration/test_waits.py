@@ -291,7 +291,7 @@ def kill_in_wait(saga_id: str) -> None:
     until(lambda: has_left(saga_id))
 
 
-@saga
+@saga(name="waits.swallows")
 def swallows() -> str:
     act("a")
     try:

@@ -50,6 +50,7 @@ from sagas import (
     saga,
     scope,
     shutdown,
+    shutdown_async,
     supervise,
 )
 from steps import (
@@ -794,6 +795,7 @@ async def in_blocks_async(order: int) -> int:
 
 shutdown()
 shutdown(timeout=timedelta(seconds=3))
+asyncio.run(shutdown_async(timeout=1))
 reached_by_the_package: str = sagas.SagaStatus.FAILED.value
 
 # With DBOS itself.
