@@ -21,6 +21,7 @@ from ._errors import SagaUsageError
 from ._flight import InFlight
 from ._group import Group
 from ._host import Host, LoopHost
+from ._kept import Age
 from ._marks import Resolution, Turn
 from ._outcome import stop_of, stopped_step
 from ._performing import perform
@@ -77,6 +78,7 @@ class SagaRun:
         self.deadline: float | None = None
         self.resolved: Mapping[int, Resolution] = {}
         self.retries = 0
+        self.age = Age()
         self.begun: set[int] = set()
         self.inherited = False
         self.dead_letter = False
