@@ -20,6 +20,7 @@ from ._errors import SagaUsageError
 from ._flight import InFlight
 from ._group import Group
 from ._host import Host, LoopHost
+from ._kept import Age
 from ._marks import Turn
 from ._outcome import stopped_step
 from ._performing import perform
@@ -64,6 +65,7 @@ class SagaRun(Stoppable):
         self.live = fresh
         self.asked_before = False
         self.retries = 0
+        self.age = Age()
         self.begun: set[int] = set()
         self.inherited = False
         self.dead_letter = False

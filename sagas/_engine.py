@@ -115,6 +115,7 @@ async def _open(saga: Engine, run: SagaRun, before: Sequence[_running.Run]) -> N
     run.request, run.asked_before = marks.stop, marks.stop is not None
     run.dead_letter = marks.stop is not None and marks.stop.why is Why.DEAD_LETTER
     run.resolved, run.retries = marks.resolved, marks.retry
+    run.age = _kept.Age(marks.takeovers, (marks.retry, marks.parked_ms))
     run.struggling = marks.struggling is not None
     run.first = _is_first(row, marks)
     begun = _kept.inherit(run.saga_id, marks.takeovers) if row.recovery_attempts == 1 else None

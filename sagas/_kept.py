@@ -5,7 +5,8 @@ When DBOS cancels a workflow in the middle of a step, the step's body goes on to
 DBOS refuses its checkpoint. In this process its outcome is known all the same. The execution that
 takes the saga up again records it, so that the step is neither run a second time nor in doubt.
 Nor is a step in doubt that the execution before had not begun. After a death of the process all
-that is gone, and the step is settled.
+that is gone, and the step is settled; so it is where another execution came between, which may
+have begun it once more.
 """
 
 from __future__ import annotations
@@ -17,6 +18,19 @@ from typing import Any
 
 MOST = 10_000
 """Outcomes that are kept; beyond that the oldest are forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """How often a saga had been taken up when an execution of it began."""
+
+    takeovers: int = 0
+    by_hand: tuple[int, int] = (0, 0)
+    """Changed by each `retry`."""
+
+    def follows(self, before: Age) -> bool:
+        """Whether no execution can have come between."""
+        return self.by_hand == before.by_hand and self.takeovers <= before.takeovers + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +58,25 @@ class Left:
 
 
 _left: OrderedDict[str, Left] = OrderedDict()
-_kept: OrderedDict[tuple[str, int, str], Kept] = OrderedDict()
+_kept: OrderedDict[tuple[str, int, str], tuple[Age, Kept]] = OrderedDict()
 _lock = threading.Lock()
 
 
-def keep(saga_id: str, step_id: int, name: str, outcome: Kept) -> None:
-    """Keep what became of a step."""
+def keep(saga_id: str, step_id: int, name: str, outcome: Kept, age: Age) -> None:
+    """Keep what became of a step in an execution of this age."""
     with _lock:
-        _kept[saga_id, step_id, name] = outcome
+        _kept[saga_id, step_id, name] = age, outcome
         while len(_kept) > MOST:
             _kept.popitem(last=False)
 
 
-def take(saga_id: str, step_id: int, name: str) -> Kept | None:
-    """What became of a step whose checkpoint was refused; told once."""
+def take(saga_id: str, step_id: int, name: str, age: Age) -> Kept | None:
+    """What became of a step whose checkpoint was refused; told once, to the next execution."""
     if not _kept:
         return None
     with _lock:
-        return _kept.pop((saga_id, step_id, name), None)
+        found = _kept.pop((saga_id, step_id, name), None)
+    return None if found is None or not age.follows(found[0]) else found[1]
 
 
 def leave(saga_id: str, begun: frozenset[int]) -> None:

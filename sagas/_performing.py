@@ -132,7 +132,7 @@ async def once(
     conduct: Callable[[], Coroutine[Any, Any, Any]],
 ) -> Any:
     """What `conduct` gives, or what it gave an execution whose checkpoint was refused."""
-    kept = _kept.take(run.saga_id, key, name)
+    kept = _kept.take(run.saga_id, key, name, run.age)
     try:
         result = await conduct() if kept is None else kept.get()
     except Exception as error:
@@ -150,10 +150,10 @@ def keep_refused(
     if not isinstance(error, _dbos.LOST):
         return False
     if progress.returned:
-        _kept.keep(run.saga_id, key, name, _kept.Kept(value=progress.result))
+        _kept.keep(run.saga_id, key, name, _kept.Kept(value=progress.result), run.age)
         return True
     if isinstance(progress.error, Exception) and not is_refusal(progress.error):
-        _kept.keep(run.saga_id, key, name, _kept.Kept(error=progress.error))
+        _kept.keep(run.saga_id, key, name, _kept.Kept(error=progress.error), run.age)
         return True
     return False
 

@@ -20,12 +20,15 @@ from sagas import (
     SagaStatus,
     SagaTerminatedError,
     SagaTimeoutError,
+    saga,
 )
 from sagas._marks import TAKEOVERS
+from sagas._stop import Why
+from steps import step
 from tests.conftest import Launch
-from tests.support.stage import LEFT, SAGAS, Scene, once_saga
+from tests.support.stage import LEFT, SAGAS, Scene, here, once_saga
 
-from .support import names, until
+from .support import UNWATCHED, has_left, names, stop_mark, take_up, until
 
 pytestmark = pytest.mark.slow
 
@@ -180,6 +183,38 @@ def test_a_saga_that_never_began_is_cancelled_without_running(
         assert ended.value.undone == ()
         assert scene.handle.status() is SagaStatus.FAILED
         assert (scene.bodies, scene.ledger, names(scene.saga_id)) == (0, [], [])
+
+
+# --- elsewhere
+
+
+@step(name="stopped.c", undo=lambda result: here().act("-c"))
+def frail() -> str:
+    here().act("c")
+    return "c"
+
+
+@saga(name="stopped-frail")
+def frail_saga() -> str:
+    frail()
+    return "done"
+
+
+def test_what_was_known_here_is_out_of_date_once_another_process_ran_it(
+    config: dict[str, Any],
+) -> None:
+    """A step that failed here before a process that died began it once more is settled."""
+    sagas.launch(config, supervision=UNWATCHED)
+    scene = start(frail_saga, staged(hold=("c",)), "c")
+    scene.refuse.add("c")
+    DBOS.cancel_workflow(scene.saga_id)
+    scene.open("c")
+    until(lambda: has_left(scene.saga_id))
+    scene.refuse.clear()
+    DBOS.update_workflow_attributes(scene.saga_id, {TAKEOVERS: 1}, merge=True)  # by the other
+    take_up(scene.saga_id, stop_mark(Why.DBOS_CANCEL, "was cancelled in DBOS"))
+    assert_undone(scene, "c", "-c")
+    assert scene.calls == ["c", "c", "-c"]
 
 
 # --- often

@@ -28,7 +28,12 @@ from .ledger import Entry, FileLedger, first_undone, keys_by_call, standing
 from .victim import STEPS, Orders, Report
 
 ROOT = Path(__file__).parents[2]
-STOPS = {"dbos-cancel": "was cancelled in DBOS", "request": "cancelled: no stock"}
+STOPS = {
+    "dbos-cancel": "was cancelled in DBOS",
+    "request": "cancelled: no stock",
+    "deadline": "ran past its deadline: it did not end within 2 s",
+    "dbos-timeout": "ran past the timeout of its DBOS workflow",
+}
 """The plans by which a saga is stopped from outside, and what it then says."""
 
 TIMEOUT = 90.0
@@ -177,7 +182,8 @@ def complaints(evidence: Evidence) -> list[str]:
     failing = trial.plan in ("fail", "stubborn") or (stopped and not settled)
     # An error of the body's own that does not come again counts once the turn is written down.
     vanished = trial.plan == "vanish" and trial.kills[:1] == ("mark:before",)
-    completes = trial.plan == "complete" or vanished
+    # A deadline keeps steps from beginning; where d was settled, none was left to begin.
+    completes = trial.plan == "complete" or vanished or (trial.plan == "deadline" and settled)
     effective = STEPS[:-1] if failing else STEPS
     keys = {name: f"{evidence.saga_id}:{i}" for i, name in enumerate(STEPS, start=1)}
 

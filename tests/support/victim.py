@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dbos import DBOS, DBOSClient, SetWorkflowID
+from dbos import DBOS, DBOSClient, SetWorkflowID, SetWorkflowTimeout
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
@@ -35,6 +35,9 @@ from steps import RetryPolicy, idempotency_key, step
 from .ledger import Entry, FileLedger, Kind
 
 STEPS = ("a", "b", "c", "d")
+LIMIT = 2.0
+"""Seconds that a saga may take whose plan it is to run past them."""
+
 PATIENCE = 60.0
 """Seconds after which a program that does not come to its end gives up."""
 
@@ -117,7 +120,7 @@ def _label(statement: str, parameters: Any) -> str | None:
     for mark, label in (("sagas.turn", "mark"), ("sagas.stop", "stop")):
         if any(mark in text for text in texts):
             return label
-    if _given().plan == "dbos-cancel" and {"CANCELLED", "ENQUEUED"} & {*map(str, values)}:
+    if _given().plan.startswith("dbos-") and {"CANCELLED", "ENQUEUED"} & {*map(str, values)}:
         return "cancel" if "CANCELLED" in values else "resume"
     return "outcome" if "ERROR" in values or "SUCCESS" in values else None
 
@@ -163,8 +166,10 @@ def _act(kind: Kind, name: str, note: str = "", fails: bool = False) -> None:
 
 
 def _stop_once() -> None:
-    """Have DBOS, or somebody who asks us, cancel the saga, where that is its plan."""
+    """Have the saga stopped, by DBOS, a request, or its time, where that is its plan."""
     orders = _given()
+    if orders.plan in ("deadline", "dbos-timeout"):
+        _outlast()
     asked = Path(orders.folder) / "asked"
     if orders.plan not in ("dbos-cancel", "request") or asked.exists():
         return
@@ -175,6 +180,16 @@ def _stop_once() -> None:
     else:
         Context().run(DBOS.cancel_workflow, orders.saga_id)
     asked.touch()
+
+
+def _outlast() -> None:
+    """Take longer than the saga may, unless that has been noticed before."""
+    orders = _given()
+    while (run := _running.of(orders.saga_id)) is not None and run.stopping() is None:  # type: ignore[attr-defined]
+        row = Context().run(DBOS.get_workflow_status, orders.saga_id)
+        if row is None or row.status == "CANCELLED":
+            return
+        time.sleep(0.02)
 
 
 def _step_fails(name: str, plan: str) -> bool:
@@ -227,6 +242,7 @@ def _end(plan: str) -> str:
     `complete`: it returns. `fail`: its last step has failed. `stubborn`: likewise, and an undo
     fails twice. `vanish`: the body fails with an error of its own, which does not come again.
     `dbos-cancel`, `request`: step c has had the saga cancelled, by DBOS or by a request.
+    `deadline`, `dbos-timeout`: step c has outlasted the saga's time limit, ours or DBOS's.
     """
     if plan == "vanish":
         seen = Path(_given().folder) / "vanished"
@@ -273,7 +289,9 @@ def _start(orders: Orders) -> None:
     queue = f"queue-{orders.app}"
     match orders.via:
         case "start":
-            saga.options(saga_id=orders.saga_id).start(orders.plan)
+            limit = LIMIT if orders.plan == "deadline" else None
+            with SetWorkflowTimeout(LIMIT if orders.plan == "dbos-timeout" else None):
+                saga.options(saga_id=orders.saga_id, timeout=limit).start(orders.plan)
         case "start_workflow":
             with SetWorkflowID(orders.saga_id):
                 DBOS.start_workflow(saga, orders.plan)
