@@ -41,7 +41,7 @@ from ._failures import cause_of, clean, leaves_of
 from ._history import failure_of
 from ._host import Host
 from ._marks import PARKED, Marks, Parked, Turn
-from ._stack import first_not_passed, is_stale, settled_undos, undo_name, undo_outcomes
+from ._stack import Recorded, first_not_passed, is_stale, settled_undos, undo_name, undo_outcomes
 from ._stop import Why
 from ._ticket import current_ticket
 from ._undoing import undo
@@ -190,7 +190,7 @@ async def _forward(
             raised = unseen[0]
         if raised is None and run.turn is None and not _is_stopped(run):
             if not (run.fresh or run.first):
-                await _check_passed(run, _dbos.reserve().step_id)
+                await _check_end(run, _dbos.reserve().step_id)
             _check_storable(run, value)
             return value
         cause = raised if run.turn is None else None
@@ -296,7 +296,15 @@ async def _turn_round(saga: Engine, run: SagaRun, raised: BaseException | None) 
 
 
 async def _check_passed(run: SagaRun, end: int) -> None:
-    missed = first_not_passed(await run.rows(), run.drawn, run.passed, end)
+    _refuse_missed(first_not_passed(await run.rows(), run.drawn, run.passed, end))
+
+
+async def _check_end(run: SagaRun, end: int) -> None:
+    """See that a body that has come to its end has not left recorded steps behind it."""
+    _refuse_missed(first_not_passed(await run.rows(), {}, {}, end))
+
+
+def _refuse_missed(missed: Recorded | None) -> None:
     if missed is not None:
         raise Fault(
             f"the saga's code does not match its history: step {missed.step_id} {missed.name!r} "
