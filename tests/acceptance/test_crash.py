@@ -10,7 +10,7 @@ import pytest
 import sagas
 from tests.support.actors import Outcome, differences, perform
 from tests.support.chaos import ALL, sample
-from tests.support.crash import register_queue, without_fsync
+from tests.support.crash import UNWATCHED, register_queue, without_fsync
 from tests.support.model import predict
 from tests.support.programs import Attempt, Call, Loop, Parallel, Program, Push, Raise
 
@@ -39,7 +39,7 @@ ASYNC = Program(
 
 @pytest.fixture
 def _running(config: dict[str, Any]) -> Iterator[None]:
-    with without_fsync(), sagas.launch(config):
+    with without_fsync(), sagas.launch(config, supervision=UNWATCHED):
         register_queue()
         yield
 

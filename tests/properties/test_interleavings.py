@@ -16,7 +16,7 @@ from sagas import SagaHandle, SagaStatus
 from steps import idempotency_key, step
 from steps.abc import Retried
 from tests.support.chaos import ALL
-from tests.support.crash import Crasher, register_queue, run_to_its_end, without_fsync
+from tests.support.crash import UNWATCHED, Crasher, register_queue, run_to_its_end, without_fsync
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 
@@ -187,7 +187,7 @@ async def interleaved(shape: str) -> None:
 @pytest.fixture
 def runner(config: dict[str, Any]) -> Iterator[None]:
     """A launched application that resumes crashed sagas at once."""
-    with without_fsync(), sagas.launch(config):
+    with without_fsync(), sagas.launch(config, supervision=UNWATCHED):
         register_queue()
         yield
 

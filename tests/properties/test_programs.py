@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import sagas
 from tests.support.actors import Outcome, differences, perform
 from tests.support.chaos import ALL
-from tests.support.crash import register_queue, without_fsync
+from tests.support.crash import UNWATCHED, register_queue, without_fsync
 from tests.support.model import predict
 from tests.support.programs import Program, programs
 
@@ -32,7 +32,7 @@ MANY = 40 if ALL else 1
 @pytest.fixture
 def runner(config: dict[str, Any]) -> Iterator[None]:
     """A launched application that resumes crashed sagas at once."""
-    with without_fsync(), sagas.launch(config):
+    with without_fsync(), sagas.launch(config, supervision=UNWATCHED):
         register_queue()
         yield
 

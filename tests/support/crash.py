@@ -20,7 +20,7 @@ from dbos import DBOS
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from sagas import SagaHandle, SagaStatus, _running
+from sagas import SagaHandle, SagaStatus, Supervision, _running
 
 QUEUE = "tests-resume"
 
@@ -150,3 +150,7 @@ def without_fsync() -> Iterator[None]:
         yield
     finally:
         event.remove(Engine, "connect", relax)
+
+
+UNWATCHED = Supervision(interval=3600)
+"""For tests that resume what has crashed themselves: the supervisor would do so as well."""
