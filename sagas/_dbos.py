@@ -296,19 +296,7 @@ def cancel(saga_id: str) -> None:
 
 
 def resume(saga_id: str, queue: str | None = None) -> None:
-    """Have DBOS run the workflow again, from `queue` or its own, unless it has an outcome."""
-    DBOS.resume_workflow(saga_id, queue_name=queue)
-
-
-def pending_rows(
-    names: Sequence[str],
-    app: str,
-    app_version: str,
-    *,
-    executor_id: str | None = None,
-    limit: int | None = None,
-) -> list[Any]:
-    """
+    """Have DBOS run a workflow again that has not ended; on its own queue unless one is given."""
     The rows of workflows that are running by what these say, likewise; the oldest first.
 
     Args:
