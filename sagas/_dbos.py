@@ -296,15 +296,22 @@ def cancel(saga_id: str) -> None:
 
 
 def resume(saga_id: str, queue: str | None = None) -> None:
-    """Have DBOS run a workflow again that has not ended; on its own queue unless one is given."""
-    The rows of workflows that are running by what these say, likewise; the oldest first.
+    """Have DBOS run the workflow again, from `queue` or its own, unless it has an outcome."""
+    DBOS.resume_workflow(saga_id, queue_name=queue)
 
-    Args:
-        names: Of the workflows.
-        app: Whose they are.
-        app_version: Which version they belong to.
-        executor_id: Who runs them; None: anybody.
-        limit: How many at most.
+
+def pending_rows(
+    names: Sequence[str],
+    app: str,
+    app_version: str,
+    *,
+    executor_id: str | None = None,
+    limit: int | None = None,
+) -> list[Any]:
+    """
+    The rows of an application's running workflows of these names, likewise; the oldest first.
+
+    Those of one version, and of one executor, or of all (None); at most so many, or all.
     """
     if not names:
         return []  # to DBOS no name is every name
